@@ -1,0 +1,61 @@
+"""archsim: a cycle-level simulator of memory systems for LLM inference.
+
+    import archsim
+
+    result = archsim.run("experiments/llama3_70b_h200x8/experiment.yaml", {"workload.batch": 32})
+    result.metrics["decode.tpot"]
+    result.operators
+    result.plot.roofline()
+
+Nothing heavy is imported until it is asked for.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from archsim.experiment import load_experiment as load
+    from archsim.results import RunResult, open_run
+    from archsim.run import run
+
+__version__ = "0.1.0"
+
+__all__ = ["RunResult", "__version__", "load", "open_run", "run"]
+
+_LAZY = {
+    "load": ("archsim.experiment", "load_experiment"),
+    "open_run": ("archsim.results", "open_run"),
+    "RunResult": ("archsim.results", "RunResult"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'archsim' has no attribute '{name}'")
+    module, attribute = _LAZY[name]
+    value = getattr(import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """`archsim.run` is the function, whichever was imported first: the import system would put its module there."""
+
+    @property
+    def run(self) -> Any:
+        return import_module("archsim.run").run
+
+    @run.setter
+    def run(self, module: ModuleType) -> None:
+        pass  # the module stays where imports find it, in sys.modules
+
+
+sys.modules[__name__].__class__ = _Package

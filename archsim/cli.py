@@ -1,0 +1,221 @@
+"""The `archsim` command: names and flags. What the commands do stands below, and is imported when one is called."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from archsim import __version__
+from archsim.config.errors import SpecError, UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from archsim.commands.compare import CompareReport
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+
+class _Guarded(TyperGroup):
+    """Turns what a command may raise into a message and an exit code; only bugs pass."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except UserError as error:
+            typer.echo(str(error) if isinstance(error, SpecError) else f"error: {error}", err=True)
+            raise typer.Exit(EXIT_USER_ERROR) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted, nothing written", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except BrokenPipeError:
+            # Whoever read our output has gone; give the interpreter's last flush somewhere to go.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(EXIT_BROKEN_PIPE) from None
+
+
+app = typer.Typer(
+    name="archsim",
+    cls=_Guarded,
+    help="A cycle-level simulator of memory systems for LLM inference.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich would double the time of --help
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"archsim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    experiment: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped experiment.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes, such as workload.batch=64.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write the run directory.")] = None,
+    fidelity: Annotated[str | None, typer.Option(metavar="cycle|roofline", help="How closely to simulate.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Simulate an experiment and write its run directory."""
+    from archsim.run import run as simulate
+
+    changes = [*(overrides or ()), *([f"fidelity={fidelity}"] if fidelity is not None else ())]
+    result = simulate(experiment, changes, out=out, progress=not as_json)
+    if as_json:
+        metrics = {name: {"value": metric.value, "unit": metric.unit} for name, metric in result.metrics.items()}
+        _print_json({"directory": str(result.directory), "metrics": metrics})
+        return
+    from archsim.report.terminal import print_run
+
+    print_run(result)
+
+
+@app.command()
+def validate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Experiments, systems, memories: YAML.")],
+    as_json: Json = False,
+) -> None:
+    """Say what is wrong with spec files, all of it."""
+    from archsim.commands.kinds import validate as validate_specs
+
+    report = validate_specs(files)
+    if as_json:
+        _print_json(report.as_dict())
+    else:
+        for file in report.files:
+            typer.echo(str(file), err=not file.ok)
+    raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def describe(
+    thing: Annotated[
+        str | None, typer.Argument(help="A preset, model, metric, policy, format or experiment; all if left out.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List what there is, or show one thing with its numbers and their sources."""
+    from archsim.commands.describe import describe as look_up
+
+    found = look_up(thing)
+    if as_json:
+        _print_json(found.as_dict())
+        return
+    console = _console()
+    for part in found.renderables():
+        console.print(part)
+
+
+@app.command()
+def schema(
+    kind: Annotated[str | None, typer.Argument(help="experiment, system, memory or link; all if left out.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As without: the schema is JSON anyway.")] = False,
+) -> None:
+    """Print the JSON schema of spec files, for completion and checks in editors."""
+    from archsim.commands.kinds import schema as schema_of
+
+    typer.echo(json.dumps(schema_of(kind), indent=None if as_json else 2))
+
+
+@app.command()
+def compare(
+    system: Annotated[str, typer.Argument(help="A preset's name or path.")],
+    measured: Annotated[list[Path], typer.Argument(metavar="MEASURED...", help="Parquet tables of measured kernels.")],
+    where: Annotated[str | None, typer.Option(help="Only rows for which this expression over columns is true.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write tables and scatter plots.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A change to the system; may be repeated.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Predict measured kernels and report how far off the predictions are."""
+    from archsim.run import kernel_predictor
+
+    predictor = kernel_predictor(system, changes or ())
+    folders = _folders_for(measured, out)
+    reports = [
+        _compared(predictor, file, where, folder, show_progress=not as_json)
+        for file, folder in zip(measured, folders, strict=True)
+    ]
+    if as_json:
+        _print_json({"system": system, "comparisons": [report.to_dict() for report in reports]})
+        return
+    console = _console()
+    for report in reports:
+        console.print(report.table())
+        console.print(report.worst_table())
+
+
+def _compared(predictor: Any, file: Path, where: str | None, out: Path | None, show_progress: bool) -> CompareReport:
+    from archsim.commands.compare import compare as compare_kernels
+    from archsim.report.terminal import progress
+
+    with progress(f"predicting {file.name}", enabled=show_progress) as bar:
+        return compare_kernels(
+            file,
+            predictor.predict,
+            where=where,
+            out=out,
+            replay_fs=predictor.replay_fs,
+            predict_collective=predictor.predict_collective,
+            progress=lambda done, total: bar.update(completed=done, total=total),
+        )
+
+
+def _folders_for(measured: Sequence[Path], out: Path | None) -> list[Path | None]:
+    """Where each comparison is written: one has `out` to itself, several get a folder each below it."""
+    if out is None or len(measured) == 1:
+        return [out] * len(measured)
+    names = [file.stem for file in measured]
+    if len(set(names)) < len(names):
+        raise UserError(f"two measured files have the same name, so they would share a folder in {out}")
+    return [out / name for name in names]
+
+
+def _print_json(content: object) -> None:
+    typer.echo(json.dumps(content, ensure_ascii=False, allow_nan=False))
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def main() -> None:
+    """Entry point of the `archsim` command."""
+    try:
+        app()
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        sys.exit("this is a bug in archsim: please report it with the command and the lines above")

@@ -1,0 +1,1 @@
+"""What the `archsim` commands do; cli.py names them."""

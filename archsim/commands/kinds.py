@@ -1,0 +1,73 @@
+"""The kinds of spec files there are, for `archsim validate` and `archsim schema`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from archsim.commands.schema import json_schema
+from archsim.commands.validate import FileReport, ValidationReport, validate_files
+from archsim.config.errors import SpecError, UserError, listed, nearest_name
+from archsim.config.inheritance import TreeReader
+from archsim.config.loading import load_spec
+from archsim.config.schema import Spec
+from archsim.experiment import ExperimentSpec, load_experiment
+from archsim.fabric.links import LinkSpec
+from archsim.memory.standard import DramStandard
+from archsim.system import SystemSpec
+
+EXPERIMENT = "experiment"
+
+KINDS: Mapping[str, type[Spec]] = {
+    EXPERIMENT: ExperimentSpec,
+    "link": LinkSpec,
+    "memory": DramStandard,
+    "system": SystemSpec,
+}
+
+
+def validate(paths: Iterable[Path]) -> ValidationReport:
+    """Validate each file by its `kind:`, or by its keys if the kind needs none. Never raises for what a file holds.
+
+    Of an experiment what it refers to is followed too: system, model, trace.
+    """
+    return ValidationReport(tuple(_validate(Path(path)) for path in paths))
+
+
+def schema(kind: str | None = None) -> dict[str, Any]:
+    """The JSON schema of one kind's files, or of all. Raises UserError for an unknown kind."""
+    if kind is None:
+        return json_schema(KINDS)
+    if kind not in KINDS:
+        raise UserError(f"there is no kind '{kind}'", expected=listed(KINDS), nearest=nearest_name(kind, KINDS))
+    return json_schema({kind: KINDS[kind]})
+
+
+def _validate(path: Path) -> FileReport:
+    kind = kind_of(path)
+    if kind is None:
+        return validate_files([path], KINDS).files[0]
+    try:
+        if kind == EXPERIMENT:
+            load_experiment(path)
+        else:
+            load_spec(path, KINDS[kind])
+    except SpecError as error:
+        return FileReport(path, kind, tuple(error.problems))
+    return FileReport(path, kind, ())
+
+
+def kind_of(path: Path) -> str | None:
+    """The kind a file says it is of, else the one whose keys it has; None if it can't be read or fits none."""
+    try:
+        tree = TreeReader().read(path)  # a base that can't be had is the loader's to report
+    except UserError:
+        return None
+    if "kind" in tree.entries:
+        written = tree.entries["kind"].value
+        return written if isinstance(written, str) and written in KINDS else None
+    kindless = {kind: model for kind, model in KINDS.items() if "kind" not in model.model_fields}
+    shared = {kind: len(tree.entries.keys() & model.model_fields.keys()) for kind, model in kindless.items()}
+    best = max(shared, key=lambda kind: shared[kind], default=None)
+    return best if best is not None and 2 * shared[best] > len(tree.entries) else None

@@ -1,0 +1,1 @@
+"""What a user writes, read strictly: units, specs with sources, YAML with line numbers."""

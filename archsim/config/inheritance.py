@@ -1,0 +1,224 @@
+"""From files to one tree: `base:` inheritance, presets named where a spec is due, and overrides."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from archsim.config.annotations import accepts_text, inner, spec_classes
+from archsim.config.errors import Problem, SpecError, UserError, show
+from archsim.config.presets import resolve_preset
+from archsim.config.yamltree import Node, Scalar, parse_value, plain, read_yaml, with_sources
+
+OVERRIDE = "override"
+
+
+class TreeReader:
+    """Reads files into trees and remembers which files took part and what was wrong with them.
+
+    `problems` are bases and presets that could not be had, `blemishes` what is wrong inside of files that could."""
+
+    def __init__(self, search: Sequence[Path] = ()) -> None:
+        self.search = tuple(search)
+        self.files: list[Path] = []
+        self.problems: list[Problem] = []
+        self.blemishes: list[Problem] = []
+        self._folders: dict[str, Path] = {}
+
+    def read(self, path: Path, chain: tuple[Path, ...] = ()) -> Node:
+        """The file's tree with every `base:` in it replaced by what it inherits."""
+        name = _shown(path)
+        tree = read_yaml(path, name, self.blemishes)
+        self.files.append(path)
+        self._folders[name] = path.parent
+        return self.inherit(tree, "", (*chain, path.resolve()))
+
+    def read_mapping(self, data: Mapping[str, Any], label: str, folder: Path) -> Node:
+        """The same from Python; `folder` is where relative bases are looked up, `label` stands for a file name."""
+        self._folders[label] = folder
+        return self.inherit(with_sources(_as_node(data, label), None), "")
+
+    def inherit(self, node: Node, path: str, chain: tuple[Path, ...] = ()) -> Node:
+        """The tree with every `base:` in it followed. What goes wrong is kept in `problems`."""
+        if isinstance(node.value, list):
+            items = [self.inherit(item, f"{path}[{index}]", chain) for index, item in enumerate(node.value)]
+            return Node(items, node.file, node.line, node.source)
+        if not isinstance(node.value, dict):
+            return node
+        entries = {
+            key: self.inherit(entry, join(path, key), chain) for key, entry in node.value.items() if key != "base"
+        }
+        own = Node(entries, node.file, node.line, node.source)
+        base = node.value.get("base")
+        return own if base is None else self._onto_base(own, base, join(path, "base"), chain)
+
+    def _onto_base(self, own: Node, base: Node, path: str, chain: tuple[Path, ...]) -> Node:
+        if not isinstance(base.value, str):
+            self._complain(base, path, "got " + show(plain(base)), "the name of a preset or the path of a file")
+            return own
+        inherited = self.preset(base, path, chain)
+        return own if inherited is None else merge(inherited, own)
+
+    def preset(self, name: Node, path: str, chain: tuple[Path, ...] = ()) -> Node | None:
+        """The tree of the preset that a node names; None, with a problem noted, if it can't be had."""
+        try:
+            file = self._find(str(name.value), name.file)
+            if file.resolve() in chain:
+                circle = [*chain[chain.index(file.resolve()) :], file]
+                names = " -> ".join(link.name for link in circle)
+                raise UserError(f"inherits from itself: {names}")
+            return self.read(file, chain)
+        except SpecError as error:
+            self.problems += [problem for problem in error.problems if problem not in self.problems]
+        except UserError as error:
+            self._complain(name, path, error.message, error.expected, error.nearest)
+        return None
+
+    def _find(self, name: str, named_in: str) -> Path:
+        folder = self._folders.get(named_in)
+        if folder is not None:
+            return resolve_preset(name, folder, self.search)
+        # An override stands in no file: its paths are relative to where the command runs.
+        return resolve_preset(name, Path(), (*self.search, *list(self._folders.values())[:1]))
+
+    def _complain(
+        self, node: Node, path: str, message: str, expected: str | None = None, nearest: str | None = None
+    ) -> None:
+        self.problems.append(Problem(node.file, node.line, path, message, expected, nearest))
+
+    def inline(self, node: Node, annotation: Any, path: str = "") -> Node:
+        """The tree with preset names replaced by the presets, wherever a spec and no text is due."""
+        if isinstance(node.value, str) and spec_classes(annotation) and not accepts_text(annotation):
+            preset = self.preset(node, path)
+            return node if preset is None else self.inline(preset, annotation, path)
+        if node.is_sourced:
+            return node
+        if isinstance(node.value, dict):
+            data = {key: entry.value for key, entry in node.value.items()}
+            entries = {
+                key: self.inline(entry, inner(annotation, key, data), join(path, key))
+                for key, entry in node.value.items()
+            }
+            return Node(entries, node.file, node.line, node.source)
+        if isinstance(node.value, list):
+            items = [
+                self.inline(item, inner(annotation, index, node.value), f"{path}[{index}]")
+                for index, item in enumerate(node.value)
+            ]
+            return Node(items, node.file, node.line, node.source)
+        return node
+
+
+def merge(base: Node, child: Node) -> Node:
+    """The child laid over its base: mappings key by key, anything else (lists, numbers with a source) whole."""
+    mappings = isinstance(base.value, dict) and isinstance(child.value, dict)
+    if not mappings or base.is_sourced or child.is_sourced:
+        return child
+    merged = dict(base.entries)
+    for key, entry in child.entries.items():
+        merged[key] = merge(merged[key], entry) if key in merged else entry
+    return Node(merged, child.file, child.line, child.source)
+
+
+def apply_overrides(tree: Node, overrides: Mapping[str, object] | Sequence[str]) -> Node:
+    """The tree with "a.b.c=value" texts, or a mapping of paths to values, laid over it. Raises SpecError."""
+    problems: list[Problem] = []
+    for path, value in _parsed(overrides, problems):
+        try:
+            tree = _assign(tree, _tokens(path), value, "")
+        except UserError as error:
+            problems.append(Problem(value.file, None, path, error.message, error.expected, error.nearest))
+    if problems:
+        raise SpecError(problems)
+    return tree
+
+
+def _parsed(overrides: Mapping[str, object] | Sequence[str], problems: list[Problem]) -> Iterator[tuple[str, Node]]:
+    if isinstance(overrides, str):
+        raise TypeError("overrides are a list of texts, not one text")
+    if isinstance(overrides, Mapping):
+        for path, value in overrides.items():
+            yield path, _as_node(value, f"{OVERRIDE} '{path}'")
+        return
+    for text in overrides:
+        path, equals, value_text = text.partition("=")
+        label = f"{OVERRIDE} '{text}'"
+        if not equals or not path.strip():
+            problems.append(Problem(label, None, "", "not a path and a value", "text such as 'workload.batch=8'"))
+            continue
+        try:
+            value = parse_value(value_text, label)
+            yield path.strip(), _as_node(plain(value), label)
+        except SpecError as error:
+            problems += [Problem(label, None, path.strip(), found.message, found.expected) for found in error.problems]
+
+
+def _as_node(value: Any, label: str) -> Node:
+    if isinstance(value, Mapping):
+        return Node({str(key): _as_node(part, label) for key, part in value.items()}, label, None, OVERRIDE)
+    if isinstance(value, list | tuple):
+        return Node([_as_node(part, label) for part in value], label, None, OVERRIDE)
+    if isinstance(value, Enum):
+        return _as_node(value.value, label)
+    if isinstance(value, Path):
+        return Node(str(value), label, None, OVERRIDE)
+    if not isinstance(value, Scalar) and hasattr(value, "item"):
+        return _as_node(value.item(), label)  # a numpy scalar, as sweeps have them
+    if not isinstance(value, Scalar):
+        raise UserError(f"{label}: a {type(value).__name__} can't stand in a spec", expected="text, a number or a list")
+    return Node(value, label, None, OVERRIDE)
+
+
+def _tokens(path: str) -> list[str | int]:
+    """ "a.b[2].c" and "a.b.2.c" as keys and indices; whether 2 is an index depends on what stands there."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"\.|\[|\]\.?", path) if part]
+
+
+def _assign(node: Node | None, keys: list[str | int], value: Node, path: str) -> Node:
+    if not keys:
+        return value if node is None else merge(node, value)
+    if node is None:
+        return Node({str(keys[0]): _assign(None, keys[1:], value, path)}, value.file, None, OVERRIDE)
+    if isinstance(node.value, list):
+        return _assign_item(node, keys, value, path)
+    if node.is_sourced and keys == ["value"]:
+        return value
+    if not isinstance(node.value, dict):
+        if node.value is None:
+            return _assign(None, keys, value, path)
+        raise UserError(f"'{path}' is {show(node.value)}, which has no keys")
+    # A key may itself hold a dot ("qwen2.5-7b"): the longest one that exists is meant.
+    length = next((n for n in range(len(keys), 1, -1) if _dotted(keys[:n]) in node.value), 1)
+    key = _dotted(keys[:length])
+    entries = dict(node.value)
+    entries[key] = _assign(entries.get(key), keys[length:], value, join(path, key))
+    return Node(entries, node.file, node.line, node.source)
+
+
+def _assign_item(node: Node, keys: list[str | int], value: Node, path: str) -> Node:
+    items, index = list(node.items), keys[0]
+    if not isinstance(index, int) or index >= len(items):
+        raise UserError(f"'{path}' is a list of {len(items)}", expected=f"an index from 0 to {len(items) - 1}")
+    items[index] = _assign(items[index], keys[1:], value, f"{path}[{index}]")
+    return Node(items, node.file, node.line, node.source)
+
+
+def _dotted(keys: list[str | int]) -> str:
+    return ".".join(str(key) for key in keys)
+
+
+def join(path: str, key: str | int) -> str:
+    """The dotted path of an entry or item."""
+    if isinstance(key, int):
+        return f"{path}[{key}]"
+    return f"{path}.{key}" if path else key
+
+
+def _shown(path: Path) -> str:
+    """A path as messages show it: relative to where the command runs if it lies below."""
+    absolute = Path(os.path.abspath(path))
+    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,74 @@
+"""The meeting point of simpy's event queue and the cycle-level memory: transfers in, simpy events out."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import simpy
+
+from archsim.memory.device import HbmDevice, Transfer
+
+
+class NoProgress(RuntimeError):
+    """The watchdog: nothing can happen any more, but a component still waits. The message names it."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    done: simpy.Event
+
+
+class MemoryPort:
+    """Runs an `HbmDevice` inside a simpy environment, up to the next completion or the next event, whichever is first."""
+
+    def __init__(self, environment: simpy.Environment, device: HbmDevice, name: str) -> None:
+        self.device = device
+        self.name = name
+        self._environment = environment
+        self._pending: dict[int, _Pending] = {}
+        self._running = False
+
+    def catch_up(self) -> None:
+        """Simulate the memory (its refreshes, if nothing else) up to the environment's present."""
+        tick = self.device.to_ticks(self._environment.now)
+        if not self._pending and self.device.now < tick:
+            self.device.advance(tick)
+
+    def submit(self, transfer: Transfer) -> tuple[int, simpy.Event]:
+        """Start a transfer now. Its job, and an event that fires when it is done."""
+        self.catch_up()
+        job = self.device.submit(transfer)
+        pending = _Pending(self._environment.event())
+        self._pending[job] = pending
+        if not self._running:
+            self._running = True
+            self._environment.process(self._run())
+        return job, pending.done
+
+    def open_gate(self, job: int) -> None:
+        """Let a gated transfer's consumer start now."""
+        self.device.open_gate(job)
+
+    def _run(self) -> Generator[simpy.Event, Any, None]:
+        while self._pending:
+            horizon_fs = self._environment.peek()
+            until = None if horizon_fs == float("inf") else self.device.to_ticks(int(horizon_fs))
+            if until is not None and until <= self.device.now:
+                yield self._environment.timeout(int(horizon_fs) - self._environment.now)
+                continue
+            completion = self.device.advance(until)
+            if completion is not None:
+                pending = self._pending.pop(completion.job)
+                delay_fs = max(0, self.device.to_fs(completion.tick) - self._environment.now)
+                self._environment.process(self._finish(pending, delay_fs))
+            elif until is None:
+                raise NoProgress(f"{self.name} makes no progress: {self.device.describe_work()}")
+            else:
+                yield self._environment.timeout(max(0, int(horizon_fs) - self._environment.now))
+        self._running = False
+
+    def _finish(self, pending: _Pending, delay_fs: int) -> Generator[simpy.Event, Any, None]:
+        yield self._environment.timeout(delay_fs)
+        pending.done.succeed()

@@ -1,0 +1,135 @@
+"""What an operator asks of a device: memory ranges, engine time, latencies. Pure functions of operator and device.
+
+A device is described by its spec; the only number from the simulated memory is the latency of an unloaded read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from archsim.compute.arithmetic import ceil_div, transfer_fs
+from archsim.compute.attention import AttentionEngines, decode_work, prefill_work
+from archsim.compute.matrix import TileWork, gemm_work
+from archsim.compute.vector import vector_fs, vector_work
+from archsim.fabric.collectives import CollectiveTime, all_gather, all_reduce
+from archsim.records import Access, Operator, OperatorKind, TensorClass
+from archsim.system import DeviceSpec, SystemSpec
+from archsim.workload.precision import FORMATS
+
+MATRIX_KINDS = (
+    OperatorKind.GEMM,
+    OperatorKind.ROUTER,
+    OperatorKind.PREFILL_ATTENTION,
+    OperatorKind.DECODE_ATTENTION,
+)
+COLLECTIVE_KINDS = (OperatorKind.ALL_REDUCE, OperatorKind.ALL_GATHER)
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorWork:
+    """An operator on one device, ready to run.
+
+    `engine_fs` is how long the engines need once everything is on chip: arithmetic, or serving the operands from the
+    buffer if that takes longer. `lead_fs` are latencies before data flow that nothing hides, `tail_fs` those after.
+    `reads` and `writes` are what goes through memory; the rest stays in the on-chip buffer."""
+
+    reads: tuple[Access, ...]
+    writes: tuple[Access, ...]
+    engine_fs: int
+    launch_fs: int
+    lead_fs: int
+    tail_fs: int
+    buffer_read_bytes: int
+    buffer_write_bytes: int
+
+    @property
+    def memory_bytes(self) -> int:
+        return sum(access.bytes for access in self.reads) + sum(access.bytes for access in self.writes)
+
+
+def operator_work(
+    operator: Operator, device: DeviceSpec, unloaded_read_fs: int, *, cold: bool = False
+) -> OperatorWork:
+    """Reduce an operator to what it asks of a device.
+
+    Activations that fit the on-chip buffer together stay there between operators, unless the caches are `cold` (single
+    kernels, as benchmarks measure them). `unloaded_read_fs` is the memory's own read latency; the way between memory
+    and engines is the buffer's miss latency on top."""
+    reads, writes = _through_memory(operator, device, cold)
+    memory_bytes = sum(access.bytes for access in (*reads, *writes))
+    access_latency_fs = device.buffer.latency + device.buffer.miss_latency + unloaded_read_fs
+    work = _tile_work(operator, device, access_latency_fs, roofline_memory_fs(memory_bytes, device))
+    operand_bytes = _operand_bytes(operator, work)
+    engine_fs = max(
+        work.compute_fs,
+        vector_fs(operator.vector_flops, device.vector) if operator.vector_flops else 0,
+        # What the matrix engine sustains was measured with operands coming from the buffer; elementwise work has no such term.
+        0 if operator.kind in MATRIX_KINDS else transfer_fs(operand_bytes, device.buffer.bandwidth),
+        transfer_fs(memory_bytes, device.noc),
+    )
+    return OperatorWork(
+        reads=reads,
+        writes=writes,
+        engine_fs=engine_fs,
+        launch_fs=work.launches * device.launch.kernel,
+        lead_fs=work.serial_fs + (device.buffer.latency + device.buffer.miss_latency if reads else 0),
+        tail_fs=work.tail_fs,
+        buffer_read_bytes=operand_bytes,
+        buffer_write_bytes=operator.write_bytes,
+    )
+
+
+def _through_memory(
+    operator: Operator, device: DeviceSpec, cold: bool
+) -> tuple[tuple[Access, ...], tuple[Access, ...]]:
+    activations = sum(
+        access.bytes
+        for access in (*operator.reads, *operator.writes)
+        if access.tensor_class is TensorClass.ACTIVATION
+    )
+    if cold or not device.buffer.holds(activations):
+        return operator.reads, operator.writes
+    return (
+        tuple(access for access in operator.reads if access.tensor_class is not TensorClass.ACTIVATION),
+        tuple(access for access in operator.writes if access.tensor_class is not TensorClass.ACTIVATION),
+    )
+
+
+def _tile_work(operator: Operator, device: DeviceSpec, access_latency_fs: int, stream_fs: int) -> TileWork:
+    fmt = operator.compute_format
+    if operator.attention is not None:
+        engines = AttentionEngines(device.matrix, device.vector, device.buffer, device.attention, access_latency_fs)
+        decode = operator.kind is OperatorKind.DECODE_ATTENTION
+        return (decode_work if decode else prefill_work)(operator.attention, fmt, engines)
+    if operator.gemm is not None:
+        return gemm_work(operator.gemm, fmt, device.matrix, device.buffer, access_latency_fs, stream_fs)
+    return vector_work(operator.vector_flops, device.vector, access_latency_fs)
+
+
+def _operand_bytes(operator: Operator, work: TileWork) -> int:
+    """Bytes that the units read from the buffer: each tile its own operands; elementwise operators what they read."""
+    if work.operand_elements == 0:
+        return operator.read_bytes
+    bits = FORMATS[operator.compute_format].bits if operator.compute_format in FORMATS else 8
+    return ceil_div(work.operand_elements * bits, 8)
+
+
+def collective_time(operator: Operator, system: SystemSpec, devices: int) -> CollectiveTime:
+    """How long a collective operator takes among `devices` devices."""
+    assert system.link is not None  # system.py refuses several devices without a link
+    schedule = all_gather if operator.kind is OperatorKind.ALL_GATHER else all_reduce
+    return schedule(operator.collective_bytes, devices, system.link)
+
+
+def roofline_memory_fs(memory_bytes: int, device: DeviceSpec) -> int:
+    """Femtoseconds that the bytes take at the pins' full rate, rounded down: no machine is faster."""
+    peak = device.memory.peak_bytes_per_second
+    return memory_bytes * 10**15 * peak.denominator // peak.numerator
+
+
+def roofline_fs(operator: Operator, work: OperatorWork, device: DeviceSpec) -> int:
+    """The larger of arithmetic at peak rate and bytes at peak bandwidth, rounded down (Williams et al., CACM 2009)."""
+    compute_fs = 0
+    if operator.matrix_flops and operator.kind in MATRIX_KINDS:
+        compute_fs = operator.matrix_flops * 10**15 // device.matrix.peak_flops(operator.compute_format)
+    return max(compute_fs, roofline_memory_fs(work.memory_bytes, device))

@@ -1,0 +1,357 @@
+"""The canonical form of a channel's state: two states with the same form evolve alike.
+
+Times are relative to now (a constraint that has expired is 0, however long ago), open rows relative to the stream that
+may still hit them, ages are ranks, and what lies farther ahead than anything that can happen before the next checkpoint
+is clipped. A form is the outlook (see outlook.py), what its streams and jobs are, and the rest of the channel; the last
+is written and read back by the same pass, so that the two cannot disagree.
+"""
+
+from __future__ import annotations
+
+from archsim.kernels.admission import renumber_ages
+from archsim.kernels.candidates import refresh_keys
+from archsim.kernels.channel import (
+    ACT_OK,
+    ACTIVE,
+    ACTIVE_STREAMS,
+    ADMIT_AT,
+    BUS_OK,
+    CLOSED,
+    COLUMN_BUS_FREE,
+    COLUMN_DIRTY,
+    COLUMN_OK,
+    COUNTS,
+    DUE,
+    ENTRY_ADDRESS,
+    ENTRY_AGE,
+    ENTRY_INDEX,
+    ENTRY_NEXT,
+    ENTRY_PREVIOUS,
+    ENTRY_ROW,
+    ENTRY_STREAM,
+    ENTRY_TOUCHED,
+    FAW,
+    FAW_NEXT,
+    FREE_ENTRY,
+    GROUP_ACT_OK,
+    HEAD,
+    HELD_BANK,
+    JOB,
+    JOB_ACTIVE,
+    JOB_ENDED,
+    JOB_FIELDS,
+    JOB_GATE,
+    JOB_LAST_DATA,
+    JOB_READY,
+    JOB_STARTED,
+    JOB_TILE_END,
+    JOB_TILE_TICKS,
+    JOB_TILES,
+    LAST_WRITE,
+    MAX_BANKS,
+    MAX_JOBS,
+    MAX_PCS,
+    MAX_QUEUE,
+    MAX_STACK_IDS,
+    NEVER,
+    NEXT_AGE,
+    NOW,
+    OPEN_ROW,
+    POINTER,
+    PRE_ANY_OK,
+    PRE_OK,
+    QUEUED,
+    READY,
+    REFPB_OK,
+    REFRESH_BEGIN,
+    REFRESH_END,
+    REFRESH_FOLDED,
+    REFRESHING,
+    ROW_BUS_FREE,
+    ROW_DIRTY,
+    RRD_OK,
+    SLOT_END,
+    STREAM_BASE,
+    STREAM_ISSUED,
+    STREAM_JOB,
+    STREAM_NEXT,
+    STREAM_SHARE,
+    STREAM_THRESHOLD,
+    STREAM_WINDOW,
+    STREAM_WRITE,
+    TAIL,
+    TILE_EVENT,
+    TURN,
+    WRITE_MODE,
+)
+from archsim.kernels.jit import inlined
+from archsim.kernels.outlook import write_outlook
+from archsim.kernels.timing import DramTiming
+
+IDLE = 15  # timing.Count.IDLE
+STREAM_WORDS = 4
+STREAM_PC_WORDS = 5
+FORM_LENGTH = 1 << 13
+"""Room for the longest form."""
+
+
+@inlined
+def settle_idle(state, q: DramTiming):  # type: ignore[no-untyped-def]
+    """Count the idle time of empty pseudo-channels up to now (it would be counted when the next request comes)."""
+    for p in range(q.pseudo_channels):
+        if state[QUEUED + 2 * p] + state[QUEUED + 2 * p + 1] == 0 and state[SLOT_END + p] < state[NOW]:
+            state[COUNTS + IDLE] += state[NOW] - state[SLOT_END + p]
+            state[SLOT_END + p] = state[NOW]
+            state[REFRESH_FOLDED + p] = 0
+
+
+@inlined
+def constraint(state, at, form, n, writing, now):  # type: ignore[no-untyped-def]
+    """An earliest tick: relative, 0 once it has passed, -1 for never."""
+    if writing:
+        form[n] = -1 if state[at] >= NEVER else max(0, state[at] - now)
+    else:
+        state[at] = NEVER if form[n] < 0 else now + form[n]
+    return n + 1
+
+
+@inlined
+def moment(state, at, form, n, writing, now):  # type: ignore[no-untyped-def]
+    """A tick whose distance matters also when it has passed."""
+    if writing:
+        form[n] = state[at] - now
+    else:
+        state[at] = now + form[n]
+    return n + 1
+
+
+@inlined
+def value(state, at, form, n, writing):  # type: ignore[no-untyped-def]
+    """A plain value."""
+    if writing:
+        form[n] = state[at]
+    else:
+        state[at] = form[n]
+    return n + 1
+
+
+@inlined
+def write_streams(state, q: DramTiming, form, n):  # type: ignore[no-untyped-def]
+    """Phase and progress of the active streams relative to rows and tiles, and of the jobs relative to now."""
+    row_set = q.stack_ids * q.bank_groups * q.banks_per_group * q.columns
+    for k in range(state[ACTIVE_STREAMS]):
+        s = state[ACTIVE + k]
+        tiled = state[JOB + state[STREAM_JOB + s] * JOB_FIELDS + JOB_TILES] > 0
+        form[n] = s
+        form[n + 1] = state[STREAM_JOB + s]
+        form[n + 2] = state[STREAM_WRITE + s]
+        form[n + 3] = state[STREAM_WINDOW + s] if tiled else 0
+        n += STREAM_WORDS
+        for p in range(q.pseudo_channels):
+            sp = s * MAX_PCS + p
+            share = state[STREAM_SHARE + sp]
+            ended = share * state[JOB + state[STREAM_JOB + s] * JOB_FIELDS + JOB_ENDED]
+            form[n] = (state[STREAM_BASE + sp] + state[STREAM_NEXT + sp]) % row_set
+            form[n + 1] = state[STREAM_NEXT + sp] - state[STREAM_ISSUED + sp]
+            form[n + 2] = share
+            form[n + 3] = state[STREAM_NEXT + sp] - ended if tiled else 0
+            form[n + 4] = state[STREAM_THRESHOLD + sp] - ended if tiled else 0
+            n += STREAM_PC_WORDS
+    for job in range(MAX_JOBS):
+        j = JOB + job * JOB_FIELDS
+        if state[j + JOB_ACTIVE] != 0:
+            form[n] = job
+            form[n + 1] = state[j + JOB_TILE_TICKS] if state[j + JOB_TILES] > 0 else -1
+            form[n + 2] = state[j + JOB_STARTED] - state[j + JOB_ENDED]
+            n += 3
+    return n
+
+
+@inlined
+def write_form(state, q: DramTiming, form):  # type: ignore[no-untyped-def]
+    """Write the canonical form of a state; its length.
+
+    Words 0 to 2: where the streams' and the channel's parts begin, active streams. The outlook starts at word 3.
+    """
+    settle_idle(state, q)
+    renumber_ages(state, q)
+    form[2] = state[ACTIVE_STREAMS]
+    form[0] = write_outlook(state, q, form, 3)
+    form[1] = write_streams(state, q, form, form[0])
+    return exchange(state, q, form, form[1], True)
+
+
+@inlined
+def read_form(state, q: DramTiming, form):  # type: ignore[no-untyped-def]
+    """Put a channel into the state of a form. Clock, progress of streams and jobs, and open rows are there already."""
+    state[ACTIVE_STREAMS] = form[2]
+    n = form[0]
+    for k in range(form[2]):
+        state[ACTIVE + k] = form[n]
+        n += STREAM_WORDS + STREAM_PC_WORDS * q.pseudo_channels
+    exchange(state, q, form, form[1], False)
+
+
+@inlined
+def exchange(state, q: DramTiming, form, n, writing):  # type: ignore[no-untyped-def]
+    """Everything of the channel that is neither progress of a stream, nor an open row, nor derived."""
+    now = state[NOW]
+    if writing:
+        form[n] = now & (q.ticks_per_ck - 1)
+    n += 1
+    n = constraint(state, COLUMN_BUS_FREE, form, n, writing, now)
+    n = constraint(state, ROW_BUS_FREE, form, n, writing, now)
+    n = constraint(state, TILE_EVENT, form, n, writing, now)
+    for job in range(MAX_JOBS):
+        j = JOB + job * JOB_FIELDS
+        n = value(state, j + JOB_ACTIVE, form, n, writing)
+        if writing:
+            form[n] = max(0, state[j + JOB_LAST_DATA] - now)
+        elif form[n] > 0:  # else it has passed, and stays
+            state[j + JOB_LAST_DATA] = now + form[n]
+        n += 1
+        n = constraint(state, j + JOB_TILE_END, form, n, writing, now)
+        n = constraint(state, j + JOB_READY, form, n, writing, now)
+        n = constraint(state, j + JOB_GATE, form, n, writing, now)
+    if not writing:
+        empty_queues(state, q)
+    for p in range(q.pseudo_channels):
+        n = exchange_pseudo_channel(state, q, p, form, n, writing, now)
+        n = exchange_banks(state, q, p, form, n, writing, now)
+        n = exchange_queues(state, q, p, form, n, writing)
+    if not writing:
+        derive(state, q)
+    return n
+
+
+@inlined
+def exchange_pseudo_channel(state, q: DramTiming, p, form, n, writing, now):  # type: ignore[no-untyped-def]
+    for k in range(4):
+        if writing:
+            form[n] = max(0, state[FAW + 4 * p + ((state[FAW_NEXT + p] + k) & 3)] - now)
+        else:
+            state[FAW + 4 * p + ((state[FAW_NEXT + p] + k) & 3)] = now + form[n]
+        n += 1
+    for w in range(2):
+        for sid in range(q.stack_ids):
+            n = constraint(state, BUS_OK + (2 * p + w) * MAX_STACK_IDS + sid, form, n, writing, now)
+    n = constraint(state, RRD_OK + p, form, n, writing, now)
+    n = constraint(state, REFPB_OK + p, form, n, writing, now)
+    n = constraint(state, PRE_ANY_OK + p, form, n, writing, now)
+    if q.refresh_mode != 0:
+        n = moment(state, DUE + p, form, n, writing, now)
+    n = constraint(state, ADMIT_AT + p, form, n, writing, now)
+    n = value(state, WRITE_MODE + p, form, n, writing)
+    n = value(state, LAST_WRITE + p, form, n, writing)
+    n = value(state, REFRESHING + p, form, n, writing)
+    n = value(state, HELD_BANK + p, form, n, writing)
+    n = value(state, POINTER + p, form, n, writing)
+    n = value(state, TURN + p, form, n, writing)
+    n = value(state, REFRESH_FOLDED + p, form, n, writing)
+    n = moment(state, SLOT_END + p, form, n, writing, now)
+    if writing and state[REFRESH_END + p] <= state[SLOT_END + p]:  # it can no longer overlap a gap
+        state[REFRESH_BEGIN + p] = state[SLOT_END + p]
+        state[REFRESH_END + p] = state[SLOT_END + p]
+    n = moment(state, REFRESH_BEGIN + p, form, n, writing, now)
+    pending = state[REFRESH_END + p] >= NEVER if writing else form[n] < 0
+    if writing:
+        form[n] = -1 if pending else state[REFRESH_END + p] - state[REFRESH_BEGIN + p]
+    else:
+        state[REFRESH_END + p] = NEVER if pending else state[REFRESH_BEGIN + p] + form[n]
+    return n + 1
+
+
+@inlined
+def exchange_banks(state, q: DramTiming, p, form, n, writing, now):  # type: ignore[no-untyped-def]
+    banks = q.stack_ids * q.bank_groups * q.banks_per_group
+    for i in range(p * MAX_BANKS, p * MAX_BANKS + banks):
+        shut = state[OPEN_ROW + i] < 0
+        state[CLOSED + i] = -1 if shut else 0
+        n = constraint(state, ACT_OK + i, form, n, writing, now)
+        n = constraint(state, GROUP_ACT_OK + i, form, n, writing, now)
+        if not shut:  # an ACT sets it anew
+            n = constraint(state, PRE_OK + i, form, n, writing, now)
+        if not writing:
+            state[READY + i] = state[ACT_OK + i] if shut else state[PRE_OK + i]
+    for w in range(2):
+        first = (2 * p + w) * MAX_BANKS
+        for o in range(first, first + banks):
+            n = constraint(state, COLUMN_OK + o, form, n, writing, now)
+    return n
+
+
+@inlined
+def exchange_queues(state, q: DramTiming, p, form, n, writing):  # type: ignore[no-untyped-def]
+    """The queued requests, bank by bank in the order of their lists."""
+    if not writing:
+        state[NEXT_AGE] = 0 if p == 0 else state[NEXT_AGE]
+    banks = q.stack_ids * q.bank_groups * q.banks_per_group
+    for w in range(2):
+        for bank in range(banks):
+            o = (2 * p + w) * MAX_BANKS + bank
+            if writing:
+                at = n
+                n += 1
+                entry = state[HEAD + o]
+                while entry >= 0:
+                    s = state[ENTRY_STREAM + entry]
+                    form[n] = s
+                    form[n + 1] = state[STREAM_NEXT + s * MAX_PCS + p] - state[ENTRY_INDEX + entry]
+                    form[n + 2] = state[ENTRY_AGE + entry]
+                    form[n + 3] = state[ENTRY_TOUCHED + entry]
+                    n += 4
+                    entry = state[ENTRY_NEXT + entry]
+                form[at] = (n - at - 1) // 4
+            else:
+                entries = form[n]
+                n += 1
+                for _ in range(entries):
+                    append_entry(state, q, p, w, o, form, n)
+                    n += 4
+    return n
+
+
+@inlined
+def empty_queues(state, q: DramTiming):  # type: ignore[no-untyped-def]
+    banks = q.stack_ids * q.bank_groups * q.banks_per_group
+    for pw in range(2 * q.pseudo_channels):
+        state[QUEUED + pw] = 0
+        for k in range(MAX_QUEUE):
+            state[FREE_ENTRY + pw * MAX_QUEUE + k] = pw * MAX_QUEUE + k
+        for o in range(pw * MAX_BANKS, pw * MAX_BANKS + banks):
+            state[HEAD + o] = -1
+            state[TAIL + o] = -1
+
+
+@inlined
+def append_entry(state, q: DramTiming, p, w, o, form, n):  # type: ignore[no-untyped-def]
+    s = form[n]
+    depth = q.write_queue if w != 0 else q.read_queue
+    entry = state[FREE_ENTRY + (2 * p + w) * MAX_QUEUE + depth - 1 - state[QUEUED + 2 * p + w]]
+    state[QUEUED + 2 * p + w] += 1
+    index = state[STREAM_NEXT + s * MAX_PCS + p] - form[n + 1]
+    address = state[STREAM_BASE + s * MAX_PCS + p] + index
+    state[ENTRY_STREAM + entry] = s
+    state[ENTRY_INDEX + entry] = index
+    state[ENTRY_ADDRESS + entry] = address
+    state[ENTRY_ROW + entry] = address // (q.stack_ids * q.bank_groups * q.banks_per_group * q.columns)
+    state[ENTRY_AGE + entry] = form[n + 2]
+    state[NEXT_AGE] = max(state[NEXT_AGE], form[n + 2] + 1)
+    state[ENTRY_TOUCHED + entry] = form[n + 3]
+    state[ENTRY_NEXT + entry] = -1
+    state[ENTRY_PREVIOUS + entry] = state[TAIL + o]
+    if state[TAIL + o] >= 0:
+        state[ENTRY_NEXT + state[TAIL + o]] = entry
+    else:
+        state[HEAD + o] = entry
+    state[TAIL + o] = entry
+
+
+@inlined
+def derive(state, q: DramTiming):  # type: ignore[no-untyped-def]
+    """Recompute what the searches read from what was read back."""
+    for p in range(q.pseudo_channels):
+        for bank in range(q.stack_ids * q.bank_groups * q.banks_per_group):
+            refresh_keys(state, q, p, bank)
+        state[COLUMN_DIRTY + p] = 1
+        state[ROW_DIRTY + p] = 1

@@ -1,0 +1,206 @@
+"""State of one DRAM channel: one flat int64 array with a named offset for each of its parts.
+
+A flat array can be copied, hashed and compared in one call, and constant offsets cost a kernel nothing (a NamedTuple of
+arrays costs it a reference count at every access). `state[OPEN_ROW + p * MAX_BANKS + bank]` is the open row of a bank;
+from Python, `ChannelView(state).open_row[p, bank]` is the same word. Times are ticks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from archsim.kernels.timing import DramTiming
+
+NEVER = np.int64(1) << 40
+"""A tick that does not come (11 days of HBM3 time)."""
+
+NO_KEY = np.int64(1) << 62
+"""Key of a bank without a candidate: larger than any real one, small enough to add a tick to."""
+
+BANK_BITS = 6
+"""Low bits of a key: the bank (at most 64 per pseudo-channel)."""
+KEY_BITS = 24
+"""Low bits of `tick << KEY_BITS | age << BANK_BITS | bank`: one min over banks finds "earliest legal, then oldest"."""
+AGE_SPAN = 1 << (KEY_BITS - BANK_BITS)
+
+MAX_PCS = 2
+MAX_STACK_IDS = 4
+MAX_BANKS = 1 << BANK_BITS
+MAX_QUEUE = 128
+MAX_STREAMS = 24
+MAX_JOBS = 8
+
+# Channel registers.
+NOW = 0
+COLUMN_BUS_FREE = 1
+ROW_BUS_FREE = 2
+NEXT_AGE = 3
+ACTIVE_STREAMS = 4
+TILE_EVENT = 5  # next tick at which a tile may start or end
+FINISHED_JOB = 6  # slot of a job that has just finished, or -1
+LOG_LENGTH = 7
+CHECKPOINT = 8  # 1 when the last event was one at which states tend to repeat
+CHAINED = 9  # periods taken from the memo since the state was made, for reports
+LOG_CAPACITY = 10  # rows of the command log
+RECORD_DONE = 11  # 1 if completion ticks of trace requests are wanted
+REGISTERS = 16
+
+# Jobs.
+JOB_ACTIVE = 0
+JOB_TILES = 1
+JOB_TILE_TICKS = 2
+JOB_STARTED = 3  # tiles started
+JOB_ENDED = 4  # tiles ended
+JOB_TILE_END = 5  # NEVER unless a tile runs
+JOB_READY = 6  # when the next tile's data are (or were) there; NEVER until then
+JOB_GATE = 7
+JOB_OPEN_READS = 8  # bursts not yet issued, all pseudo-channels
+JOB_OPEN_WRITES = 9
+JOB_LAST_DATA = 10  # when the last issued burst is complete
+JOB_SHARE = 11  # bursts per tile of its largest stream
+JOB_FIELDS = 12
+
+# Count vector (timing.Count)
+COUNTS = REGISTERS
+
+# Banks [p, bank]
+ACT_OK = COUNTS + 16  # earliest ACT or refresh as far as the bank itself is concerned
+PRE_OK = ACT_OK + MAX_PCS * MAX_BANKS  # earliest PRE
+READY = PRE_OK + MAX_PCS * MAX_BANKS  # ACT_OK if closed, PRE_OK if open: what the row search reads
+GROUP_ACT_OK = READY + MAX_PCS * MAX_BANKS  # earliest ACT as far as the bank's group is concerned
+CLOSED = GROUP_ACT_OK + MAX_PCS * MAX_BANKS  # -1 closed, 0 open (a mask)
+OPEN_ROW = CLOSED + MAX_PCS * MAX_BANKS  # -1 if closed
+
+# Directions of banks [p, write, bank]
+COLUMN_OK = OPEN_ROW + MAX_PCS * MAX_BANKS  # earliest column command, bank and group
+HIT_KEY = COLUMN_OK + 2 * MAX_PCS * MAX_BANKS  # key of the oldest queued hit, NO_KEY if none
+ROW_KEY = HIT_KEY + 2 * MAX_PCS * MAX_BANKS  # key of the oldest queued request if the bank has no hit, else NO_KEY
+HIT_SLOT = ROW_KEY + 2 * MAX_PCS * MAX_BANKS  # queue entry of the oldest hit, or -1
+HEAD = HIT_SLOT + 2 * MAX_PCS * MAX_BANKS  # oldest queue entry, or -1
+TAIL = HEAD + 2 * MAX_PCS * MAX_BANKS  # youngest queue entry, or -1
+
+# Directions of stack IDs [p, write, sid]
+BUS_OK = TAIL + 2 * MAX_PCS * MAX_BANKS  # earliest column command, data bus
+
+# Activation windows [p, 4]
+FAW = BUS_OK + 2 * MAX_PCS * MAX_STACK_IDS  # ticks of the last four ACTs plus tFAW
+
+# Pseudo-channels [p]
+FAW_NEXT = FAW + 4 * MAX_PCS  # ACTs so far
+RRD_OK = FAW_NEXT + MAX_PCS  # earliest ACT after the last ACT
+REFPB_OK = RRD_OK + MAX_PCS  # earliest ACT or REFpb after the last REFpb
+PRE_ANY_OK = REFPB_OK + MAX_PCS  # earliest PRE after the last PRE
+WRITE_MODE = PRE_ANY_OK + MAX_PCS  # 1 while writes drain
+DUE = WRITE_MODE + MAX_PCS  # next refresh
+REFRESHING = DUE + MAX_PCS  # 1 from due until REFab, or while a bank is held for REFpb
+HELD_BANK = REFRESHING + MAX_PCS  # -1 if none
+POINTER = HELD_BANK + MAX_PCS  # next bank of per-bank refresh
+REFRESH_BEGIN = POINTER + MAX_PCS  # when the last refresh became due
+REFRESH_END = REFRESH_BEGIN + MAX_PCS  # when it ended (NEVER while pending)
+REFRESH_FOLDED = REFRESH_END + MAX_PCS  # ticks of earlier refreshes since the last burst slot
+SLOT_END = REFRESH_FOLDED + MAX_PCS  # end of the last accounted data-bus slot
+LAST_WRITE = SLOT_END + MAX_PCS  # direction of the last column command, -1 before the first
+TURN = LAST_WRITE + MAX_PCS  # stream admitted last
+ADMIT_AT = TURN + MAX_PCS  # when a request may next enter
+BEST_COLUMN = ADMIT_AT + MAX_PCS  # candidate key
+BEST_ROW = BEST_COLUMN + MAX_PCS  # candidate key
+COLUMN_DIRTY = BEST_ROW + MAX_PCS  # candidate to be searched anew
+ROW_DIRTY = COLUMN_DIRTY + MAX_PCS  # candidate to be searched anew
+
+# Queues [p, write]
+QUEUED = ROW_DIRTY + MAX_PCS  # entries in use
+
+# Queue entries [p, write, depth], linked per bank, oldest first
+ENTRY_ROW = QUEUED + 2 * MAX_PCS
+ENTRY_ADDRESS = ENTRY_ROW + 2 * MAX_PCS * MAX_QUEUE
+ENTRY_AGE = ENTRY_ADDRESS + 2 * MAX_PCS * MAX_QUEUE
+ENTRY_NEXT = ENTRY_AGE + 2 * MAX_PCS * MAX_QUEUE
+ENTRY_PREVIOUS = ENTRY_NEXT + 2 * MAX_PCS * MAX_QUEUE
+ENTRY_STREAM = ENTRY_PREVIOUS + 2 * MAX_PCS * MAX_QUEUE
+ENTRY_INDEX = ENTRY_STREAM + 2 * MAX_PCS * MAX_QUEUE
+ENTRY_TOUCHED = ENTRY_INDEX + 2 * MAX_PCS * MAX_QUEUE  # first command: 0 none yet, 1 ACT, 2 PRE
+FREE_ENTRY = ENTRY_TOUCHED + 2 * MAX_PCS * MAX_QUEUE  # stack of free entries
+
+# Streams [s]
+ACTIVE = FREE_ENTRY + 2 * MAX_PCS * MAX_QUEUE  # slots of active streams, ascending
+STREAM_JOB = ACTIVE + MAX_STREAMS
+STREAM_WRITE = STREAM_JOB + MAX_STREAMS
+STREAM_WINDOW = STREAM_WRITE + MAX_STREAMS  # bursts admitted beyond the ended tiles
+STREAM_TRACE = STREAM_WINDOW + MAX_STREAMS  # 1 if requests come from the trace arrays
+
+# Streams by pseudo-channel [s, p]
+STREAM_BASE = STREAM_TRACE + MAX_STREAMS  # first burst, or offset in the trace arrays
+STREAM_TOTAL = STREAM_BASE + MAX_STREAMS * MAX_PCS  # requests
+STREAM_NEXT = STREAM_TOTAL + MAX_STREAMS * MAX_PCS  # requests admitted
+STREAM_ISSUED = STREAM_NEXT + MAX_STREAMS * MAX_PCS  # column commands issued
+
+STREAM_SHARE = STREAM_ISSUED + MAX_STREAMS * MAX_PCS  # bursts per tile
+STREAM_THRESHOLD = STREAM_SHARE + MAX_STREAMS * MAX_PCS  # bursts the next tile waits for
+
+# Jobs [job, field]
+JOB = STREAM_THRESHOLD + MAX_STREAMS * MAX_PCS
+STATE_LENGTH = JOB + MAX_JOBS * JOB_FIELDS
+
+
+class ChannelView:
+    """The parts of a state as shaped arrays (no copy), for Python: `ChannelView(state).open_row[p, bank]`."""
+
+    def __init__(self, state: np.ndarray) -> None:
+        self.state = state
+        self.counts = state[COUNTS : COUNTS + 16]
+        self.open_row = self._part(OPEN_ROW, MAX_PCS, MAX_BANKS)
+        self.stream_base = self._part(STREAM_BASE, MAX_STREAMS, MAX_PCS)
+        self.stream_total = self._part(STREAM_TOTAL, MAX_STREAMS, MAX_PCS)
+        self.stream_next = self._part(STREAM_NEXT, MAX_STREAMS, MAX_PCS)
+        self.stream_issued = self._part(STREAM_ISSUED, MAX_STREAMS, MAX_PCS)
+        self.queued = self._part(QUEUED, MAX_PCS, 2)
+        self.slot_end = self._part(SLOT_END, MAX_PCS)
+        self.due = self._part(DUE, MAX_PCS)
+        self.job = self._part(JOB, MAX_JOBS, JOB_FIELDS)
+
+    def _part(self, offset: int, *shape: int) -> np.ndarray:
+        return self.state[offset : offset + int(np.prod(shape))].reshape(shape)
+
+
+def new_state(q: DramTiming) -> np.ndarray:
+    """A drained channel at tick 0: all banks closed, nothing queued, refresh due after one interval.
+
+    Raises:
+        ValueError: if the organisation or the queues are larger than the state has room for, or a clock has a number
+            of ticks that is not a power of two.
+    """
+    banks = q.stack_ids * q.bank_groups * q.banks_per_group
+    limits = (
+        ("pseudo-channels", q.pseudo_channels, MAX_PCS),
+        ("stack IDs", q.stack_ids, MAX_STACK_IDS),
+        ("banks per pseudo-channel", banks, MAX_BANKS),
+        ("read queue entries", q.read_queue, MAX_QUEUE),
+        ("write queue entries", q.write_queue, MAX_QUEUE),
+    )
+    for what, value, limit in limits:
+        if not 1 <= value <= limit:
+            raise ValueError(f"{value} {what}; the DRAM kernel takes 1 to {limit}")
+    if q.ticks_per_ck & (q.ticks_per_ck - 1) or q.ticks_per_ck < 1:
+        raise ValueError(f"{q.ticks_per_ck} ticks per clock; the DRAM kernel takes a power of two")
+    state = np.zeros(STATE_LENGTH, np.int64)
+    state[TILE_EVENT] = NEVER
+    state[FINISHED_JOB] = -1
+    for first, after, value in (
+        (CLOSED, COLUMN_OK, -1),
+        (HIT_KEY, HIT_SLOT, NO_KEY),
+        (HIT_SLOT, BUS_OK, -1),
+        (HELD_BANK, POINTER, -1),
+        (LAST_WRITE, ADMIT_AT, -1),
+        (ADMIT_AT, BEST_COLUMN, NEVER),
+        (BEST_COLUMN, COLUMN_DIRTY, NO_KEY),
+        (COLUMN_DIRTY, QUEUED, 1),
+        (ENTRY_NEXT, ENTRY_STREAM, -1),
+    ):
+        state[first:after] = value
+    interval = (NEVER, q.tREFI, q.tREFIpb)[q.refresh_mode]
+    state[DUE : DUE + MAX_PCS] = interval + np.arange(MAX_PCS) * q.refresh_stagger
+    state[FREE_ENTRY:ACTIVE] = np.arange(2 * MAX_PCS * MAX_QUEUE)
+    jobs = ChannelView(state).job
+    jobs[:, JOB_TILE_END] = NEVER
+    jobs[:, JOB_READY] = NEVER
+    return state

@@ -1,0 +1,80 @@
+"""Changes of a channel's state from outside between events: opening a job's gate, setting the clock back."""
+
+from __future__ import annotations
+
+from archsim.kernels.channel import (
+    ACT_OK,
+    ADMIT_AT,
+    BUS_OK,
+    CLOSED,
+    COLUMN_BUS_FREE,
+    COLUMN_DIRTY,
+    COLUMN_OK,
+    DUE,
+    FAW,
+    FAW_NEXT,
+    HIT_KEY,
+    JOB,
+    JOB_FIELDS,
+    JOB_GATE,
+    JOB_LAST_DATA,
+    JOB_READY,
+    JOB_TILE_END,
+    LAST_WRITE,
+    MAX_JOBS,
+    MAX_PCS,
+    NEVER,
+    NOW,
+    PRE_ANY_OK,
+    REFRESH_BEGIN,
+    REFRESH_FOLDED,
+    REFRESHING,
+    ROW_BUS_FREE,
+    ROW_DIRTY,
+    RRD_OK,
+    SLOT_END,
+    TILE_EVENT,
+    WRITE_MODE,
+)
+from archsim.kernels.jit import inlined
+from archsim.kernels.timing import DramTiming
+
+assert RRD_OK < PRE_ANY_OK < WRITE_MODE and DUE < REFRESHING and REFRESH_BEGIN < REFRESH_FOLDED  # ranges below
+
+
+@inlined
+def open_gate(state, q: DramTiming, job):  # type: ignore[no-untyped-def]
+    """Let a job's tiles start from now on; its streams may have been prefetching."""
+    j = JOB + job * JOB_FIELDS
+    state[j + JOB_GATE] = state[NOW]
+    if state[j + JOB_TILE_END] >= NEVER and state[j + JOB_READY] < NEVER:
+        state[TILE_EVENT] = min(state[TILE_EVENT], max(state[j + JOB_READY], state[NOW]))
+
+
+@inlined
+def shift_clock(state, q: DramTiming, shift):  # type: ignore[no-untyped-def]
+    """Set the clock back by `shift` ticks (a multiple of ticks_per_ck); nothing else changes."""
+    for register in (NOW, COLUMN_BUS_FREE, ROW_BUS_FREE, TILE_EVENT):
+        _shift(state, register, register + 1, shift)
+    _shift(state, ACT_OK, CLOSED, shift)
+    _shift(state, COLUMN_OK, HIT_KEY, shift)
+    _shift(state, BUS_OK, FAW, shift)
+    _shift(state, FAW, FAW_NEXT, shift)
+    _shift(state, RRD_OK, WRITE_MODE, shift)
+    _shift(state, DUE, REFRESHING, shift)
+    _shift(state, REFRESH_BEGIN, REFRESH_FOLDED, shift)
+    _shift(state, SLOT_END, LAST_WRITE, shift)
+    _shift(state, ADMIT_AT, ADMIT_AT + MAX_PCS, shift)
+    for job in range(MAX_JOBS):
+        for field in (JOB_TILE_END, JOB_READY, JOB_GATE, JOB_LAST_DATA):
+            _shift(state, JOB + job * JOB_FIELDS + field, JOB + job * JOB_FIELDS + field + 1, shift)
+    for p in range(q.pseudo_channels):
+        state[COLUMN_DIRTY + p] = 1
+        state[ROW_DIRTY + p] = 1
+
+
+@inlined
+def _shift(state, first, after, shift):  # type: ignore[no-untyped-def]
+    for k in range(first, after):
+        if state[k] < NEVER:
+            state[k] -= shift

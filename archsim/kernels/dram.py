@@ -1,0 +1,119 @@
+"""The event-driven kernel of a DRAM channel: docs/dram_policy.md, jumping from event to event.
+
+Nothing happens between events, so the kernel computes when the next command of each pseudo-channel becomes legal and
+goes there. The steps of an event are in admission.py, refresh.py and commands.py, the search for the next command in
+candidates.py, the consumers of the data in tiles.py, and the state in channel.py.
+"""
+
+from __future__ import annotations
+
+from archsim.kernels.admission import admit, queued_requests, switch_mode
+from archsim.kernels.candidates import find_candidates
+from archsim.kernels.channel import (
+    ADMIT_AT,
+    BEST_COLUMN,
+    BEST_ROW,
+    CHECKPOINT,
+    COUNTS,
+    DUE,
+    FINISHED_JOB,
+    KEY_BITS,
+    LOG_CAPACITY,
+    NEVER,
+    NOW,
+    RECORD_DONE,
+    REFRESHING,
+    TILE_EVENT,
+)
+from archsim.kernels.commands import issue_column, issue_row
+from archsim.kernels.jit import inlined, kernel, pointer
+from archsim.kernels.refresh import begin_refresh, refresh, refresh_tick
+from archsim.kernels.tiles import run_tiles
+
+LATENCY = 10  # timing.Count, as a plain int for the compiler
+
+
+@kernel
+def advance(state, q, bank_of, column_of, trace, arrival, done, log, until, to_checkpoint):  # type: ignore[no-untyped-def]
+    """Run a channel until a job finishes or the clock reaches `until`, whichever is first.
+
+    Args:
+        state: int64[STATE_LENGTH] (see `channel.new_state`), changed in place. `state[NOW]` is the tick reached,
+            `state[FINISHED_JOB]` the slot of the job that finished, or -1.
+        q: timing, in ticks.
+        bank_of, column_of: int64[row_set], the address map inside a row set.
+        trace: int64[n], requests of trace streams, `address << 1 | write`; arrival: int64[n], their ticks.
+        done: int64[n], completion tick of each trace request (empty: not recorded).
+        log: int64[m, 8], the command log (empty: not recorded; a full log drops what follows).
+        until: horizon (at most 2^37); events at this tick or later are left for the next call.
+        to_checkpoint: return also at checkpoints, with `state[CHECKPOINT]` set.
+    """
+    state[LOG_CAPACITY] = log.shape[0]
+    state[RECORD_DONE] = done.shape[0]
+    run(
+        pointer(state), q, pointer(bank_of), pointer(column_of), pointer(trace), pointer(arrival), pointer(done),
+        pointer(log.reshape(log.size)), until, to_checkpoint,
+    )  # fmt: skip
+
+
+@inlined
+def run(state, q, bank_of, column_of, trace, arrival, done, log, until, to_checkpoint):  # type: ignore[no-untyped-def]
+    """`advance` on pointers. The sum of latencies includes what queued requests have waited so far.
+
+    While events run, it is kept as completions minus arrivals of all admitted requests: then a queue entry need not
+    know its arrival.
+    """
+    state[COUNTS + LATENCY] -= queued_requests(state, q) * state[NOW]
+    run_events(state, q, bank_of, column_of, trace, arrival, done, log, until, to_checkpoint)
+    state[COUNTS + LATENCY] += queued_requests(state, q) * state[NOW]
+
+
+@inlined
+def run_events(state, q, bank_of, column_of, trace, arrival, done, log, until, to_checkpoint):  # type: ignore[no-untyped-def]
+    """The event loop."""
+    pcs = q.pseudo_channels
+    state[FINISHED_JOB] = -1
+    state[CHECKPOINT] = 0
+    while True:
+        now = state[NOW]
+        if now >= until:
+            return
+        if state[TILE_EVENT] <= now:
+            run_tiles(state, q, now)
+            if state[FINISHED_JOB] >= 0:
+                return
+        wake = state[TILE_EVENT]
+        for p in range(pcs):
+            if state[ADMIT_AT + p] <= now:
+                admit(state, q, p, now, bank_of, trace, arrival)
+            wake = min(wake, state[ADMIT_AT + p])
+            switch_mode(state, q, p)
+            if now >= state[DUE + p] and state[REFRESHING + p] == 0:
+                begin_refresh(state, q, p)
+            if state[REFRESHING + p] == 0:
+                wake = min(wake, state[DUE + p])
+        target = NEVER
+        for p in range(pcs):
+            find_candidates(state, q, p, now)
+            target = min(target, min(state[BEST_COLUMN + p], state[BEST_ROW + p]) >> KEY_BITS)
+            if state[REFRESHING + p] != 0:
+                target = min(target, refresh_tick(state, q, p, now))
+        if wake <= target and wake > now:
+            state[NOW] = min(wake, until)
+            continue
+        if target >= until:
+            state[NOW] = until
+            return
+        now = target
+        state[NOW] = target
+        for p in range(pcs):
+            if state[REFRESHING + p] != 0 and refresh_tick(state, q, p, now) <= now:
+                refresh(state, q, p, now, log)
+        issue_column(state, q, now, column_of, done, log)
+        if q.tRTP == 0:  # the row of the read just issued may be closed in the same tick
+            for p in range(pcs):
+                find_candidates(state, q, p, now)
+        issue_row(state, q, now, log)
+        state[NOW] = now + 1
+        if state[FINISHED_JOB] >= 0 or (to_checkpoint and state[CHECKPOINT] != 0):
+            return

@@ -1,0 +1,74 @@
+"""The one place for numba's options and for the folder of compiled kernels.
+
+A cached kernel does not notice an edit in a callee of another file, so the cache folder is keyed by a
+hash of every file of this package and of the checks switched on: a stale kernel cannot run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _cache_folder() -> Path:
+    checks = f"{numba.config.DISABLE_JIT}{numba.config.BOUNDSCHECK}"  # type: ignore[attr-defined]
+    digest = hashlib.sha256(f"{numba.__version__} {checks}".encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "archsim" / f"kernels-{digest.hexdigest()[:16]}"
+
+
+if "NUMBA_CACHE_DIR" not in os.environ:
+    numba.config.CACHE_DIR = str(_cache_folder())  # type: ignore[attr-defined]
+
+
+def kernel(function: F) -> F:
+    """Compile `function` to machine code, cached on disk. With NUMBA_DISABLE_JIT=1 it stays Python."""
+    return cast(F, numba.njit(cache=True, boundscheck=None, error_model="numpy")(function))
+
+
+def inlined(function: F) -> F:
+    """A part of a kernel that takes pointers: always compiled into its callers."""
+    return cast(F, numba.njit(cache=True, boundscheck=None, error_model="numpy", forceinline=True)(function))
+
+
+@intrinsic
+def _int64_pointer(_typing: Any, array: types.Array) -> Any:
+    """The address of a contiguous int64 array, as a C pointer."""
+    signature = types.CPointer(types.int64)(array)
+
+    def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return cgutils.create_struct_proxy(array)(context, builder, value=arguments[0]).data
+
+    return signature, codegen
+
+
+_PLAIN = bool(numba.config.DISABLE_JIT) or bool(numba.config.BOUNDSCHECK)  # type: ignore[attr-defined]
+
+
+if _PLAIN:
+
+    @kernel
+    def pointer(array: np.ndarray) -> np.ndarray:
+        """The array itself: interpreted and bounds-checked kernels index arrays."""
+        return array
+
+else:
+
+    @inlined
+    def pointer(array: np.ndarray) -> np.ndarray:
+        """What a kernel's parts pass around: no reference counts, no negative indices, half the time.
+
+        The caller keeps the array alive. With NUMBA_DISABLE_JIT=1 or NUMBA_BOUNDSCHECK=1 it stays an array."""
+        return _int64_pointer(array)  # type: ignore[no-any-return,call-arg]

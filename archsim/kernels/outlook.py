@@ -1,0 +1,135 @@
+"""The outlook of a channel: what is left to do and which open rows can still be hit, as far as the next checkpoint.
+
+The memo recomputes and compares it at every step, because it depends on the absolute progress of streams and jobs. The
+rest of the canonical form is in canonical.py.
+"""
+
+from __future__ import annotations
+
+from archsim.kernels.channel import (
+    ACTIVE,
+    ACTIVE_STREAMS,
+    ENTRY_NEXT,
+    ENTRY_ROW,
+    ENTRY_STREAM,
+    HEAD,
+    JOB,
+    JOB_ACTIVE,
+    JOB_FIELDS,
+    JOB_SHARE,
+    JOB_STARTED,
+    JOB_TILE_TICKS,
+    JOB_TILES,
+    MAX_BANKS,
+    MAX_JOBS,
+    MAX_PCS,
+    OPEN_ROW,
+    STREAM_BASE,
+    STREAM_NEXT,
+    STREAM_TOTAL,
+    STREAM_TRACE,
+)
+from archsim.kernels.jit import inlined
+from archsim.kernels.timing import DramTiming
+
+ROWS_BEHIND = 2
+"""Rows behind a stream's next request in which its queued requests may lie; a state with older ones has no form."""
+
+
+@inlined
+def reach(q: DramTiming):  # type: ignore[no-untyped-def]
+    """More bursts than a pseudo-channel can admit between two checkpoints (a recorded period is checked against it)."""
+    interval = q.tREFI if q.refresh_mode == 1 else q.tREFIpb * q.stack_ids * q.bank_groups * q.banks_per_group
+    if q.refresh_mode == 0:
+        interval = 0
+    return interval // q.tCCDS + 2 * (q.read_queue + q.write_queue) + 4 * q.columns * q.bank_groups * q.banks_per_group
+
+
+@inlined
+def tile_reach(state, q: DramTiming, job):  # type: ignore[no-untyped-def]
+    """More tiles than a job starts between two checkpoints as a rule (a period with more is not recorded)."""
+    j = JOB + job * JOB_FIELDS
+    by_time = reach(q) * q.tCCDS // max(1, state[j + JOB_TILE_TICKS])
+    by_data = 2 * reach(q) // max(1, state[j + JOB_SHARE])
+    return min(by_time, by_data) + 2
+
+
+@inlined
+def rows_ahead(q: DramTiming):  # type: ignore[no-untyped-def]
+    """Rows that a stream can reach before the next checkpoint."""
+    return reach(q) // (q.stack_ids * q.bank_groups * q.banks_per_group * q.columns) + 2
+
+
+@inlined
+def stream_row(state, q: DramTiming, s, p):  # type: ignore[no-untyped-def]
+    """Row of a sequential stream's next request."""
+    row_set = q.stack_ids * q.bank_groups * q.banks_per_group * q.columns
+    return (state[STREAM_BASE + s * MAX_PCS + p] + state[STREAM_NEXT + s * MAX_PCS + p]) // row_set
+
+
+@inlined
+def streams_apart(state, q: DramTiming):  # type: ignore[no-untyped-def]
+    """Whether no two active streams can come to the same rows before the next checkpoint."""
+    for k in range(state[ACTIVE_STREAMS]):
+        for other in range(k):
+            for p in range(q.pseudo_channels):
+                apart = stream_row(state, q, state[ACTIVE + k], p) - stream_row(state, q, state[ACTIVE + other], p)
+                if abs(apart) <= 2 * (rows_ahead(q) + ROWS_BEHIND):
+                    return False
+    return True
+
+
+@inlined
+def has_form(state, q: DramTiming):  # type: ignore[no-untyped-def]
+    """Whether the state can be written: only sequential streams, apart, and no request left far behind."""
+    for k in range(state[ACTIVE_STREAMS]):
+        if state[STREAM_TRACE + state[ACTIVE + k]] != 0:
+            return False
+    if not streams_apart(state, q):
+        return False
+    banks = q.stack_ids * q.bank_groups * q.banks_per_group
+    for p in range(q.pseudo_channels):
+        for w in range(2):
+            first = (2 * p + w) * MAX_BANKS
+            for o in range(first, first + banks):
+                entry = state[HEAD + o]
+                while entry >= 0:
+                    if state[ENTRY_ROW + entry] < stream_row(state, q, state[ENTRY_STREAM + entry], p) - ROWS_BEHIND:
+                        return False
+                    entry = state[ENTRY_NEXT + entry]
+    return True
+
+
+@inlined
+def row_code(state, q: DramTiming, p, row):  # type: ignore[no-untyped-def]
+    """An open row relative to the active stream that can still hit it; 1 if none can, 0 if the bank is closed."""
+    if row < 0:
+        return 0
+    span = rows_ahead(q) + ROWS_BEHIND + 1
+    for k in range(state[ACTIVE_STREAMS]):
+        place = row - stream_row(state, q, state[ACTIVE + k], p) + ROWS_BEHIND
+        if 0 <= place < span:
+            return 2 + k * span + place
+    return 1
+
+
+@inlined
+def write_outlook(state, q: DramTiming, form, n):  # type: ignore[no-untyped-def]
+    """What is left of each active stream and job, clipped at more than can happen before the next checkpoint, and what
+    each bank's open row is to the streams."""
+    limit = reach(q)
+    for k in range(state[ACTIVE_STREAMS]):
+        for p in range(q.pseudo_channels):
+            sp = state[ACTIVE + k] * MAX_PCS + p
+            form[n] = min(limit, state[STREAM_TOTAL + sp] - state[STREAM_NEXT + sp])
+            n += 1
+    for job in range(MAX_JOBS):
+        j = JOB + job * JOB_FIELDS
+        if state[j + JOB_ACTIVE] != 0:
+            form[n] = min(tile_reach(state, q, job), state[j + JOB_TILES] - state[j + JOB_STARTED])
+            n += 1
+    for p in range(q.pseudo_channels):
+        for bank in range(q.stack_ids * q.bank_groups * q.banks_per_group):
+            form[n] = row_code(state, q, p, state[OPEN_ROW + p * MAX_BANKS + bank])
+            n += 1
+    return n

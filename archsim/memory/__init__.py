@@ -1,0 +1,1 @@
+"""Memory devices: standards, address maps, controllers and their checkers."""

@@ -1,0 +1,339 @@
+"""Reads a command log and asserts every timing constraint: it knows the rules, and nothing of any scheduler.
+
+`RULES` is the table of docs/dram_policy.md in the same order, one line per entry; `STATE_RULES` are those that are not
+a distance. A violation names the rule, both commands, and the distance found against the one needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archsim.kernels.jit import inlined, kernel
+from archsim.kernels.timing import Command, DramTiming, LogField, RefreshMode
+
+Log = NDArray[np.int64]
+Integer = Any  # an int or np.int64: to compiled code they are one
+
+ACT, PRE, PREAB, RD, WR, REFAB, REFPB = Command
+ROW_COMMANDS = (ACT, PRE, PREAB, REFAB, REFPB)
+PRECHARGES = (PRE, PREAB)
+MOST_OVERDUE_INTERVALS = 9  # JESD238A lets a controller postpone eight refreshes: nine intervals without one
+
+
+class Scope(IntEnum):
+    """Which pairs of commands a rule binds. PREab and REFab count as a command to every bank of their PC."""
+
+    CHANNEL = 0
+    PSEUDO_CHANNEL = 1
+    OTHER_STACK_ID = 2
+    GROUP = 3  # equal stack ID and bank group
+    OTHER_GROUP = 4  # the rest of the pseudo-channel
+    BANK = 5
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`after` starts at least `distance` (a sum of timing fields, ticks) after the `nth`-last `before` in `scope`."""
+
+    name: str
+    before: tuple[Command, ...]
+    after: tuple[Command, ...]
+    scope: Scope
+    distance: tuple[str, ...]
+    nth: int = 1
+
+    def ticks(self, timing: DramTiming) -> int:
+        """The distance in ticks."""
+        return sum(int(getattr(timing, field)) for field in self.distance)
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("row bus after ACT", (ACT,), ROW_COMMANDS, Scope.CHANNEL, ("activate_ticks",)),
+    Rule("row bus", (PRE, PREAB, REFAB, REFPB), ROW_COMMANDS, Scope.CHANNEL, ("precharge_ticks",)),
+    Rule("column bus", (RD, WR), (RD, WR), Scope.CHANNEL, ("column_ticks",)),
+    Rule("tCCDL read", (RD,), (RD,), Scope.GROUP, ("tCCDL",)),
+    Rule("tCCDS read", (RD,), (RD,), Scope.PSEUDO_CHANNEL, ("tCCDS",)),
+    Rule("tCCDR read", (RD,), (RD,), Scope.OTHER_STACK_ID, ("tCCDR",)),
+    Rule("tCCDL write", (WR,), (WR,), Scope.GROUP, ("tCCDL",)),
+    Rule("tCCDS write", (WR,), (WR,), Scope.PSEUDO_CHANNEL, ("tCCDS",)),
+    Rule("tCCDR write", (WR,), (WR,), Scope.OTHER_STACK_ID, ("tCCDR",)),
+    Rule("tRTW", (RD,), (WR,), Scope.PSEUDO_CHANNEL, ("tRTW",)),
+    Rule("tWTRL", (WR,), (RD,), Scope.GROUP, ("tCWL", "tBL", "tWTRL")),
+    Rule("tWTRS", (WR,), (RD,), Scope.OTHER_GROUP, ("tCWL", "tBL", "tWTRS")),
+    Rule("tRCDRD", (ACT,), (RD,), Scope.BANK, ("tRCDRD",)),
+    Rule("tRCDWR", (ACT,), (WR,), Scope.BANK, ("tRCDWR",)),
+    Rule("tRC", (ACT,), (ACT,), Scope.BANK, ("tRC",)),
+    Rule("tRRDL", (ACT,), (ACT,), Scope.GROUP, ("tRRDL",)),
+    Rule("tRRDS", (ACT,), (ACT,), Scope.PSEUDO_CHANNEL, ("tRRDS",)),
+    Rule("tFAW", (ACT,), (ACT,), Scope.PSEUDO_CHANNEL, ("tFAW",), nth=4),
+    Rule("tRAS", (ACT,), PRECHARGES, Scope.BANK, ("tRAS",)),
+    Rule("tRTP", (RD,), PRECHARGES, Scope.BANK, ("tRTP",)),
+    Rule("tWR", (WR,), PRECHARGES, Scope.BANK, ("tCWL", "tBL", "tWR")),
+    Rule("tRP", PRECHARGES, (ACT, REFAB, REFPB), Scope.BANK, ("tRP",)),
+    Rule("tPPD", PRECHARGES, PRECHARGES, Scope.PSEUDO_CHANNEL, ("tPPD",)),
+    Rule("tRC before refresh", (ACT,), (REFAB, REFPB), Scope.BANK, ("tRC",)),
+    Rule("tRRDS before REFpb", (ACT,), (REFPB,), Scope.PSEUDO_CHANNEL, ("tRRDS",)),
+    Rule("tRFCab", (REFAB,), (ACT, REFAB), Scope.PSEUDO_CHANNEL, ("tRFCab",)),
+    Rule("tRFCpb", (REFPB,), (ACT, REFPB), Scope.BANK, ("tRFCpb",)),
+    Rule("tRREFD", (REFPB,), (ACT, REFPB), Scope.PSEUDO_CHANNEL, ("tRREFD",)),
+)
+
+STATE_RULES: tuple[str, ...] = (
+    "order",  # ticks do not decrease
+    "rising edge",  # ACT, RD, WR, REFab, REFpb start on a tick divisible by ticks_per_ck
+    "open row",  # RD and WR find their own row open
+    "closed bank",  # ACT finds its bank closed
+    "closed for refresh",  # REFab finds every bank of the PC closed, REFpb its own
+    "refresh rotation",  # REFpb reaches every bank of the PC once before any bank again
+    "refresh overdue",  # no refresh later than 9 tREFI after it fell due
+)
+
+
+@dataclass(frozen=True)
+class LoggedCommand:
+    """One row of a command log, by name. Fields that do not apply are -1."""
+
+    index: int
+    tick: int
+    command: Command
+    pseudo_channel: int
+    stack_id: int
+    bank_group: int
+    bank: int
+    row: int
+    column: int
+
+    @classmethod
+    def of(cls, log: Log, index: int) -> LoggedCommand:
+        """Entry `index` of the log."""
+        tick, command, *place = (int(value) for value in log[index])
+        return cls(index, tick, Command(command), *place)
+
+    def __str__(self) -> str:
+        place = [f"PC {self.pseudo_channel}"]
+        if self.bank >= 0:
+            place.append(f"SID {self.stack_id} BG {self.bank_group} bank {self.bank}")
+        if self.row >= 0:
+            place.append(f"row {self.row}")
+        return f"{self.command.name} at tick {self.tick} ({', '.join(place)}; entry {self.index})"
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A broken rule. `before` is None where no earlier command is involved; `found` and `needed` are ticks.
+
+    For the rules that are not a distance, see STATE_RULES, `found` is what was there and `needed` what should be:
+    the phase within a clock, the open row (-1: closed), the bank, or the lateness in ticks.
+    """
+
+    rule: str
+    before: LoggedCommand | None
+    after: LoggedCommand
+    found: int
+    needed: int
+
+    def __str__(self) -> str:
+        earlier = f" after {self.before}" if self.before is not None else ""
+        return f"{self.rule}: {self.after}{earlier}: found {self.found}, needed {self.needed}"
+
+
+def bound_rules(timing: DramTiming) -> Iterator[tuple[Rule, int]]:
+    """Every rule of the table with its distance in ticks under `timing`."""
+    for rule in RULES:
+        yield rule, rule.ticks(timing)
+
+
+def check_commands(timing: DramTiming, log: Log, limit: int = 1000) -> list[Violation]:
+    """Every violation in a command log (columns: LogField), in the order of the log; at most `limit` of them.
+
+    Raises ValueError if an entry is not a command of this channel (an unknown code, a bank that does not exist).
+    """
+    log = np.ascontiguousarray(log, np.int64)
+    _assert_well_formed(timing, log)
+    rules = np.array([_encode(rule, ticks) for rule, ticks in bound_rules(timing)], np.int64)
+    found, n_found = _scan(timing, log, rules, limit)
+    found = found[:n_found]
+    names = [*(rule.name for rule in RULES), *STATE_RULES]
+    violations = [
+        Violation(
+            rule=names[rule],
+            before=LoggedCommand.of(log, before) if before >= 0 else None,
+            after=LoggedCommand.of(log, after),
+            found=was,
+            needed=needed,
+        )
+        for rule, before, after, was, needed in found.tolist()
+    ]
+    return (violations + _overdue_at_the_end(timing, log))[:limit]
+
+
+def _encode(rule: Rule, ticks: int) -> tuple[int, int, int, int, int]:
+    """(commands before as bits, commands after as bits, scope, distance, nth)."""
+    return (
+        sum(1 << command for command in rule.before),
+        sum(1 << command for command in rule.after),
+        int(rule.scope),
+        ticks,
+        rule.nth,
+    )
+
+
+def _assert_well_formed(timing: DramTiming, log: Log) -> None:
+    if log.ndim != 2 or log.shape[1] != len(LogField):
+        raise ValueError(f"a command log has {len(LogField)} columns, got an array of shape {log.shape}")
+    command = log[:, LogField.COMMAND]
+    whole_pc = np.isin(command, (PREAB, REFAB))
+    bad = (command < 0) | (command >= len(Command)) | (log[:, LogField.TICK] < 0)
+    bad |= (log[:, LogField.PSEUDO_CHANNEL] < 0) | (log[:, LogField.PSEUDO_CHANNEL] >= timing.pseudo_channels)
+    sizes = {
+        LogField.STACK_ID: timing.stack_ids,
+        LogField.BANK_GROUP: timing.bank_groups,
+        LogField.BANK: timing.banks_per_group,
+    }
+    for field, size in sizes.items():
+        bad |= ~whole_pc & ((log[:, field] < 0) | (log[:, field] >= size))
+    bad |= np.isin(command, (ACT, RD, WR)) & (log[:, LogField.ROW] < 0)
+    if bad.any():
+        index = int(np.argmax(bad))
+        raise ValueError(f"entry {index} of the command log is not a command of this channel: {log[index].tolist()}")
+
+
+# ---- the scan, compiled ----------------------------------------------------------------------------------------------
+
+_N_COMMANDS = len(Command)
+_N_RULES = len(RULES)
+_ORDER, _EDGE, _OPEN_ROW, _CLOSED, _CLOSED_FOR_REFRESH, _ROTATION, _OVERDUE = (
+    _N_RULES + k for k in range(len(STATE_RULES))
+)
+_ACT, _PRE, _PREAB, _RD, _WR, _REFAB, _REFPB = (int(command) for command in Command)
+_CHANNEL, _PC, _OTHER_SID, _GROUP, _OTHER_GROUP, _BANK = (int(scope) for scope in Scope)
+_ALL_BANK, _PER_BANK = int(RefreshMode.ALL_BANK), int(RefreshMode.PER_BANK)
+_NINE = MOST_OVERDUE_INTERVALS
+_DEPTH = max(rule.nth for rule in RULES)
+
+
+@inlined
+def _in_scope(timing: DramTiming, scope: Integer, bank: Integer, other: Integer) -> bool:
+    """Whether bank `other` of the same PC stands in relation `scope` to `bank`. A bank of -1 is every bank."""
+    if scope <= _PC or bank < 0:
+        return True
+    groups = timing.bank_groups
+    stack = bank // (groups * timing.banks_per_group)
+    other_stack = other // (groups * timing.banks_per_group)
+    same_group = stack == other_stack and bank % groups == other % groups
+    if scope == _OTHER_SID:
+        return bool(stack != other_stack)
+    if scope == _GROUP:
+        return bool(same_group)
+    if scope == _OTHER_GROUP:
+        return bool(not same_group)
+    return bool(bank == other)
+
+
+@inlined
+def _latest_before(timing: DramTiming, last: Log, recent: Log, rule: Log, pc: Integer, bank: Integer) -> Integer:
+    """Log index of the latest (or nth-latest) command that `rule` counts from, -1 if there is none."""
+    scope, nth = rule[2], rule[4]
+    latest: Integer = np.int64(-1)
+    for command in range(_N_COMMANDS):
+        if not rule[0] >> command & 1:
+            continue
+        if nth > 1:
+            latest = max(latest, recent[command, pc, nth - 1])
+            continue
+        first_pc, last_pc = (0, timing.pseudo_channels) if scope == _CHANNEL else (pc, pc + 1)
+        for p in range(first_pc, last_pc):
+            for other in range(last.shape[2]):
+                if last[command, p, other] > latest and _in_scope(timing, scope, bank, other):
+                    latest = last[command, p, other]
+    return latest
+
+
+@inlined
+def _note(found: Log, n_found: int, rule: int, before: Integer, after: Integer, was: Integer, needed: Integer) -> int:
+    if n_found < found.shape[0]:
+        found[n_found] = (rule, before, after, was, needed)
+        return n_found + 1
+    return n_found
+
+
+@kernel
+def _scan(timing: DramTiming, log: Log, rules: Log, limit: int) -> tuple[Log, int]:
+    pcs = timing.pseudo_channels
+    banks = timing.stack_ids * timing.bank_groups * timing.banks_per_group
+    last = np.full((_N_COMMANDS, pcs, banks), -1, np.int64)  # log index of the last command of a kind on a bank
+    recent = np.full((_N_COMMANDS, pcs, _DEPTH), -1, np.int64)  # the last few of a kind on a PC, latest first
+    open_row = np.full((pcs, banks), -1, np.int64)
+    rotation = np.zeros((pcs, banks), np.int64)  # how often REFpb came to each bank
+    refreshes = np.zeros(pcs, np.int64)
+    interval = timing.tREFI if timing.refresh_mode == _ALL_BANK else timing.tREFIpb
+    found = np.zeros((limit, 5), np.int64)
+    n = 0
+    for j in range(log.shape[0]):
+        t, command, pc, row = log[j, 0], log[j, 1], log[j, 2], log[j, 6]
+        whole_pc = command in (_PREAB, _REFAB)
+        bank: Integer = np.int64(-1)
+        if not whole_pc:
+            bank = (log[j, 3] * timing.banks_per_group + log[j, 5]) * timing.bank_groups + log[j, 4]
+        if j > 0 and t < log[j - 1, 0]:
+            n = _note(found, n, _ORDER, j - 1, j, t - log[j - 1, 0], 0)
+        if command not in (_PRE, _PREAB) and t % timing.ticks_per_ck != 0:
+            n = _note(found, n, _EDGE, -1, j, t % timing.ticks_per_ck, 0)
+        for k in range(rules.shape[0]):
+            if not rules[k, 1] >> command & 1:
+                continue
+            i = _latest_before(timing, last, recent, rules[k], pc, bank)
+            if i >= 0 and t - log[i, 0] < rules[k, 3]:
+                n = _note(found, n, k, i, j, t - log[i, 0], rules[k, 3])
+
+        if command in (_RD, _WR) and open_row[pc, bank] != row:
+            n = _note(found, n, _OPEN_ROW, last[_ACT, pc, bank], j, open_row[pc, bank], row)
+        if command == _ACT:
+            if open_row[pc, bank] >= 0:
+                n = _note(found, n, _CLOSED, last[_ACT, pc, bank], j, open_row[pc, bank], -1)
+            open_row[pc, bank] = row
+        if command in (_REFAB, _REFPB):
+            for b in range(banks):
+                if (whole_pc or b == bank) and open_row[pc, b] >= 0:
+                    n = _note(found, n, _CLOSED_FOR_REFRESH, last[_ACT, pc, b], j, open_row[pc, b], -1)
+            refreshes[pc] += 1
+            late = t - (refreshes[pc] * interval + pc * timing.refresh_stagger)
+            if timing.refresh_mode != 0 and late > _NINE * timing.tREFI:
+                n = _note(found, n, _OVERDUE, -1, j, late, _NINE * timing.tREFI)
+        if command == _REFPB:
+            if timing.refresh_mode == _PER_BANK and rotation[pc, bank] != rotation[pc].min():
+                n = _note(found, n, _ROTATION, last[_REFPB, pc, bank], j, bank, np.argmin(rotation[pc]))
+            rotation[pc, bank] += 1
+        for b in range(banks):
+            if whole_pc or b == bank:
+                last[command, pc, b] = j
+                if command in (_PRE, _PREAB):
+                    open_row[pc, b] = -1
+        for depth in range(_DEPTH - 1, 0, -1):
+            recent[command, pc, depth] = recent[command, pc, depth - 1]
+        recent[command, pc, 0] = j
+    return found, n
+
+
+def _overdue_at_the_end(timing: DramTiming, log: Log) -> list[Violation]:
+    """Refreshes that should have come before the log ended, and did not. Blames the last command."""
+    if timing.refresh_mode == RefreshMode.NONE or len(log) == 0:
+        return []
+    all_bank = timing.refresh_mode == RefreshMode.ALL_BANK
+    interval, refresh = (timing.tREFI, REFAB) if all_bank else (timing.tREFIpb, REFPB)
+    allowed = MOST_OVERDUE_INTERVALS * timing.tREFI
+    violations = []
+    for pc in range(timing.pseudo_channels):
+        mine = (log[:, LogField.PSEUDO_CHANNEL] == pc) & (log[:, LogField.COMMAND] == refresh)
+        done = np.flatnonzero(mine)
+        late = int(log[-1, LogField.TICK]) - ((len(done) + 1) * interval + pc * timing.refresh_stagger)
+        if late > allowed:
+            before = LoggedCommand.of(log, int(done[-1])) if len(done) else None
+            violations.append(Violation("refresh overdue", before, LoggedCommand.of(log, len(log) - 1), late, allowed))
+    return violations

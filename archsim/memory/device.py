@@ -1,0 +1,290 @@
+"""The driver of a device's HBM: ranges of bytes in, completions and counts out.
+
+All channels get equal request sequences here: ranges are cut burst by burst over all pseudo-channels and padded to a whole round, so
+every channel runs through the same states and one stands for all. `_check_uniform` asserts it for every transfer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from archsim.config.errors import UserError
+from archsim.kernels import channel
+from archsim.kernels.canonical import settle_idle
+from archsim.kernels.clock import open_gate, shift_clock
+from archsim.kernels.dram import advance
+from archsim.kernels.jit import kernel, pointer
+from archsim.kernels.memo import Memo, advance_with_memo, new_memo
+from archsim.kernels.tiles import submit_job, submit_stream, wait_for_data
+from archsim.kernels.timing import Count, DramTiming
+from archsim.memory.standard import ControllerSpec, DramStandard
+from archsim.records import Counts
+
+HORIZON_TICKS = 1 << 37
+REBASE_TICKS = 1 << 35
+"""The kernel's clock is set back before it comes near its limit."""
+NO_WORDS = np.zeros(0, np.int64)
+NO_LOG = np.zeros((0, 8), np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Bytes of one tensor: where they lie (first burst in every pseudo-channel) and how many bursts there, written or read."""
+
+    first_burst: int
+    bursts: int
+    write: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """An operator's memory traffic and the consumer of its data: `tiles` steps of `tile_ticks`, a window of `window_bursts`
+    per pseudo-channel (docs/dram_policy.md, "Jobs and tiles"). `gated` holds the consumer until `open_gate`."""
+
+    ranges: tuple[Range, ...]
+    tiles: int = 0
+    tile_ticks: int = 0
+    window_bursts: int = 0
+    gated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A transfer that has finished: its job, and the tick at which its last data arrived or its last tile ended."""
+
+    job: int
+    tick: int
+
+
+class HbmDevice:
+    """The HBM of one device: `channels` equal channels of a standard, simulated as one class.
+
+    Time is in ticks of the standard's command clock, from `to_ticks` and `to_fs`. Without `shortcuts` every command is
+    simulated; with them, known periods are taken from a memo, and every number is the same.
+    """
+
+    def __init__(
+        self, standard: DramStandard, controller: ControllerSpec, channels: int, *, shortcuts: bool = True
+    ) -> None:
+        self.timing: DramTiming = standard.timing(controller)
+        self.channels = channels
+        self.tick_fs: Fraction = standard.tick_fs
+        tables = standard.address_tables(controller)
+        self._bank_of = tables.bank.astype(np.int64)
+        self._column_of = tables.column.astype(np.int64)
+        self._state = channel.new_state(self.timing)
+        self._view = channel.ChannelView(self._state)
+        self._memo: Memo | None = _shared_memo(self.timing, self._bank_of) if shortcuts else None
+        self._origin = 0  # tick that the kernel's clock counts from
+        self._streams_of: dict[int, tuple[int, ...]] = {}
+
+    @property
+    def pseudo_channels(self) -> int:
+        """Pseudo-channels of the whole device."""
+        return self.channels * self.timing.pseudo_channels
+
+    @property
+    def round_bytes(self) -> int:
+        """Bytes of one burst in every pseudo-channel: what ranges are padded to."""
+        return self.pseudo_channels * self.timing.burst_bytes
+
+    @property
+    def row_set_bursts(self) -> int:
+        """Bursts of a pseudo-channel that fill one row of all its banks."""
+        return len(self._bank_of)
+
+    @property
+    def unloaded_read_fs(self) -> int:
+        """Latency of a read that finds its bank closed and nothing else to do."""
+        return self.to_fs(self.timing.tRCDRD + self.timing.tCL + self.timing.tBL)
+
+    @property
+    def now(self) -> int:
+        """The tick the device has been simulated to."""
+        return self._origin + int(self._state[channel.NOW])
+
+    def to_ticks(self, fs: int) -> int:
+        """The first tick at or after a time in femtoseconds."""
+        return -((-fs * self.tick_fs.denominator) // self.tick_fs.numerator)
+
+    def to_fs(self, tick: int) -> int:
+        """The time of a tick in whole femtoseconds, rounded up."""
+        return -((-tick * self.tick_fs.numerator) // self.tick_fs.denominator)
+
+    def bursts(self, size_bytes: int) -> int:
+        """Bursts of every pseudo-channel that hold `size_bytes`."""
+        return -(-size_bytes // self.round_bytes)
+
+    def reset(self) -> None:
+        """Back to tick 0: drained, every bank closed, nothing counted. What the memo learnt stays."""
+        self._state[:] = channel.new_state(self.timing)
+        self._origin = 0
+        self._streams_of.clear()
+
+    # ------------------------------------------------------------ transfers
+
+    def submit(self, transfer: Transfer) -> int:
+        """Start a transfer now; its job number, which comes back in a `Completion`.
+
+        Raises UserError if a tile is larger than the window or too short for the data to arrive in."""
+        self._check_uniform(transfer)
+        self._rebase()
+        job = self._free_job()
+        _open_job(self._state, self.timing, job, transfer.tiles, transfer.tile_ticks, channel.NEVER if transfer.gated else 0)
+        slots = self._free_slots(len(transfer.ranges))
+        for slot, data in zip(slots, transfer.ranges, strict=True):
+            self._view.stream_base[slot, :] = data.first_burst
+            self._view.stream_total[slot, : self.timing.pseudo_channels] = data.bursts
+            _open_stream(self._state, self.timing, slot, job, int(data.write), transfer.window_bursts)
+        _start(self._state, self.timing, job)
+        self._streams_of[job] = slots
+        return job
+
+    def open_gate(self, job: int) -> None:
+        """Let a gated transfer's consumer start from now on."""
+        _open_gate(self._state, self.timing, job)
+
+    def advance(self, until: int | None = None) -> Completion | None:
+        """Simulate to the next completion or to tick `until` (None: as long as it takes), whichever is first."""
+        limit = HORIZON_TICKS if until is None else min(HORIZON_TICKS, until - self._origin)
+        if self._memo is None:
+            advance(
+                self._state, self.timing, self._bank_of, self._column_of, NO_WORDS, NO_WORDS, NO_WORDS, NO_LOG, limit, False
+            )
+        else:
+            advance_with_memo(self._state, self.timing, self._bank_of, self._column_of, self._memo, limit)
+        job = int(self._state[channel.FINISHED_JOB])
+        if job < 0:
+            return None
+        self._state[channel.FINISHED_JOB] = -1
+        self._streams_of.pop(job, None)
+        return Completion(job, self._origin + int(self._view.job[job, channel.JOB_LAST_DATA]))
+
+    # ------------------------------------------------------------ what happened
+
+    def count_vector(self) -> np.ndarray:
+        """Counts of the simulated channel so far (indices: `timing.Count`), a copy; idle time is counted up to now."""
+        _settle(self._state, self.timing)
+        return self._view.counts.copy()
+
+    def add_counts(self, delta: np.ndarray, counts: Counts) -> None:
+        """Add a difference of two count vectors, times the channels it stands for, to a device's counts."""
+        n = [int(word) * self.channels for word in delta]
+        counts.dram_activates += n[Count.ACT]
+        counts.dram_precharges += n[Count.PRE] + n[Count.PREAB]
+        counts.dram_reads += n[Count.RD]
+        counts.dram_writes += n[Count.WR]
+        counts.dram_refreshes_all_bank += n[Count.REFAB]
+        counts.dram_refreshes_per_bank += n[Count.REFPB]
+        counts.dram_row_hits += n[Count.HITS]
+        counts.dram_row_misses += n[Count.MISSES]
+        counts.dram_row_conflicts += n[Count.CONFLICTS]
+        counts.dram_latency_ticks += n[Count.LATENCY]
+        counts.dram_busy_ticks += n[Count.BUSY]
+        counts.dram_refresh_ticks += n[Count.REFRESH]
+        counts.dram_turnaround_ticks += n[Count.TURNAROUND]
+        counts.dram_row_ticks += n[Count.ROW]
+        counts.dram_idle_ticks += n[Count.IDLE]
+        counts.dram_read_bytes += n[Count.RD] * self.timing.burst_bytes
+        counts.dram_write_bytes += n[Count.WR] * self.timing.burst_bytes
+
+    def describe_work(self) -> str:
+        """What is in flight, for a message about a device that makes no progress."""
+        queued = self._view.queued[: self.timing.pseudo_channels]
+        jobs = ", ".join(
+            f"job {job}: {int(self._view.job[job, channel.JOB_OPEN_READS])} reads and "
+            f"{int(self._view.job[job, channel.JOB_OPEN_WRITES])} writes to go, tile "
+            f"{int(self._view.job[job, channel.JOB_ENDED])} of {int(self._view.job[job, channel.JOB_TILES])}"
+            for job in sorted(self._streams_of)
+        )
+        return f"queued per pseudo-channel (reads, writes): {queued.tolist()}; {jobs or 'no transfer'}"
+
+    # ------------------------------------------------------------ slots and checks
+
+    def _check_uniform(self, transfer: Transfer) -> None:
+        """A range is the same bursts in every pseudo-channel by construction; what remains is that the consumer can work."""
+        if transfer.tiles == 0:
+            return
+        shortest = self.timing.tCL + self.timing.tBL
+        if transfer.tile_ticks < shortest:
+            raise UserError(f"a tile of {transfer.tile_ticks} ticks", expected=f"at least {shortest}, a read's latency")
+        for data in transfer.ranges:
+            share = -(-data.bursts // transfer.tiles)
+            if not data.write and share > transfer.window_bursts:
+                raise UserError(
+                    f"a tile of {share} bursts is larger than the window of {transfer.window_bursts}",
+                    expected="more tiles, or a larger stream_window",
+                )
+
+    def _free_job(self) -> int:
+        for job in range(channel.MAX_JOBS):
+            if job not in self._streams_of:
+                return job
+        raise UserError("more transfers at the same time than the device takes", expected=f"at most {channel.MAX_JOBS}")
+
+    def _free_slots(self, number: int) -> tuple[int, ...]:
+        """The lowest free stream slots: like work on an idle device takes like slots, so its states look alike."""
+        used = {slot for slots in self._streams_of.values() for slot in slots}
+        free = [slot for slot in range(channel.MAX_STREAMS) if slot not in used][:number]
+        if len(free) < number:
+            raise UserError(
+                "more streams at the same time than the device takes", expected=f"at most {channel.MAX_STREAMS}"
+            )
+        return tuple(free)
+
+    def _rebase(self) -> None:
+        if self._state[channel.NOW] > REBASE_TICKS:
+            shift = int(self._state[channel.NOW]) // self.timing.ticks_per_ck * self.timing.ticks_per_ck
+            _shift_clock(self._state, self.timing, shift)
+            self._origin += shift
+
+
+_MEMOS: dict[tuple[DramTiming, bytes], Memo] = {}
+
+
+def _shared_memo(timing: DramTiming, bank_of: np.ndarray) -> Memo:
+    """One memo per timing and address map in a process: runs learn from each other, and none changes a result."""
+    key = (timing, bank_of.tobytes())
+    if key not in _MEMOS:
+        _MEMOS.clear()  # keeps the memory of a sweep over timings bounded
+        _MEMOS[key] = new_memo()
+    return _MEMOS[key]
+
+
+@kernel
+def _open_job(state, q, job, tiles, tile_ticks, gate):  # type: ignore[no-untyped-def]
+    submit_job(pointer(state), q, job, tiles, tile_ticks, gate)
+
+
+@kernel
+def _open_stream(state, q, slot, job, write, window):  # type: ignore[no-untyped-def]
+    submit_stream(pointer(state), q, slot, job, write, window, 0)
+
+
+@kernel
+def _start(state, q, job):  # type: ignore[no-untyped-def]
+    wait_for_data(pointer(state), q, job, state[channel.NOW])
+
+
+@kernel
+def _settle(state, q):  # type: ignore[no-untyped-def]
+    settle_idle(pointer(state), q)
+
+
+@kernel
+def _open_gate(state, q, job):  # type: ignore[no-untyped-def]
+    open_gate(pointer(state), q, job)
+
+
+@kernel
+def _shift_clock(state, q, shift):  # type: ignore[no-untyped-def]
+    shift_clock(pointer(state), q, shift)
+
+
+def ranges_of(sizes: Sequence[tuple[int, int, bool]]) -> tuple[Range, ...]:
+    """(first burst, bursts, write) triples as ranges, empty ones left out."""
+    return tuple(Range(first, bursts, write) for first, bursts, write in sizes if bursts > 0)

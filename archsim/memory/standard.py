@@ -1,0 +1,335 @@
+"""A DRAM standard and its controller as a user writes them, and as the parameter table that the kernel reads.
+
+A standard is data: organisation, command lengths, timings. A memory of the same kind of standard is YAML alone.
+"""
+
+import math
+from collections.abc import Sequence
+from enum import StrEnum
+from fractions import Fraction
+from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import model_validator
+
+from archsim.config.errors import UserError
+from archsim.config.schema import Spec
+from archsim.config.units import BitsPerSecond, ByteCount, PositiveFloat, PositiveInt, Timing, TimingNsOrClocks
+from archsim.kernels.timing import DramTiming, RefreshMode
+from archsim.memory.address_map import parse_address_map, row_set_tables
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+FS_PER_SECOND = 10**15
+_MOST_BANKS = 2**15 - 1  # bank numbers are int16 in the address tables
+
+
+class Scheduler(StrEnum):
+    """How a queued request is chosen."""
+
+    FR_FCFS = "fr_fcfs"  # the oldest request whose row is open, else the oldest
+
+
+class PagePolicy(StrEnum):
+    """What becomes of a row after its last queued request."""
+
+    OPEN = "open"  # it stays open until another row of the bank is wanted
+
+
+class RefreshPolicy(StrEnum):
+    """How rows are refreshed."""
+
+    ALL_BANK = "all_bank"
+    PER_BANK = "per_bank"
+    NONE = "none"
+
+
+_REFRESH_MODES = {
+    RefreshPolicy.ALL_BANK: RefreshMode.ALL_BANK,
+    RefreshPolicy.PER_BANK: RefreshMode.PER_BANK,
+    RefreshPolicy.NONE: RefreshMode.NONE,
+}
+
+
+class ControllerSpec(Spec):
+    """The memory controller of one channel. Queue sizes and watermarks are requests per pseudo-channel.
+
+    Writes are drained when `write_high` of them wait (or no read does), until `write_low` are left and a read waits.
+    `address_map` names the fields of a local burst address from the least significant on, see address_map.py.
+    `refresh_stagger` delays the first refresh of each pseudo-channel against the one before it.
+    """
+
+    scheduler: Scheduler = Scheduler.FR_FCFS
+    page_policy: PagePolicy = PagePolicy.OPEN
+    refresh: RefreshPolicy = RefreshPolicy.ALL_BANK
+    refresh_stagger: TimingNsOrClocks = Timing(clocks=0)
+    read_queue: PositiveInt = 32
+    write_queue: PositiveInt = 32
+    write_high: PositiveInt = 24
+    write_low: PositiveInt = 8
+    address_map: str = "bank_group column bank stack_id row"
+
+    @model_validator(mode="after")
+    def _check(self) -> "ControllerSpec":
+        if self.write_high > self.write_queue:
+            raise UserError(
+                f"write_high = {self.write_high} can never be reached in a write queue of {self.write_queue}",
+                expected=f"write_high <= {self.write_queue}",
+            )
+        if self.write_low >= self.write_high:
+            raise UserError(
+                f"write_low = {self.write_low} is not below write_high = {self.write_high}",
+                expected=f"write_low < {self.write_high}",
+            )
+        parse_address_map(self.address_map)
+        return self
+
+
+class Organisation(Spec):
+    """Counts of one level per the level above: pseudo-channels per channel, stack IDs per pseudo-channel, and so on.
+
+    `columns` counts bursts per row, `burst_bytes` is what one RD or WR moves.
+    """
+
+    pseudo_channels: PositiveInt
+    stack_ids: PositiveInt
+    bank_groups: PositiveInt
+    banks_per_group: PositiveInt
+    rows: PositiveInt
+    columns: PositiveInt
+    burst_bytes: ByteCount
+
+    @property
+    def banks(self) -> int:
+        """Banks per pseudo-channel."""
+        return self.stack_ids * self.bank_groups * self.banks_per_group
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of one bank in a pseudo-channel: the page."""
+        return self.columns * self.burst_bytes
+
+    @property
+    def row_set(self) -> int:
+        """Bursts of one row of every bank of a pseudo-channel."""
+        return self.banks * self.columns
+
+    @property
+    def pseudo_channel_bytes(self) -> int:
+        """Capacity of a pseudo-channel in bytes."""
+        return self.banks * self.rows * self.row_bytes
+
+
+class CommandSlots(Spec):
+    """How long a command holds its bus, in clocks CK. Commands may start on each of `edges_per_clock` edges at most."""
+
+    edges_per_clock: PositiveInt
+    column_clocks: PositiveFloat
+    activate_clocks: PositiveFloat
+    precharge_clocks: PositiveFloat
+
+    @model_validator(mode="after")
+    def _check(self) -> "CommandSlots":
+        for name in ("column_clocks", "activate_clocks", "precharge_clocks"):
+            if (Fraction(str(getattr(self, name))) * self.edges_per_clock).denominator != 1:
+                raise UserError(
+                    f"{name} = {getattr(self, name)} is not a whole number of command edges",
+                    expected=f"a multiple of 1/{self.edges_per_clock} clock",
+                )
+        return self
+
+    def ticks(self, clocks: float) -> int:
+        """Command edges of a length in clocks."""
+        return int(Fraction(str(clocks)) * self.edges_per_clock)
+
+
+class Timings(Spec):
+    """Minimum distances, by their JEDEC names. A time in ns is rounded up to whole clocks CK.
+
+    tREFI and tREFIpb are longest average intervals, so they are rounded down. tREFIpb defaults to tREFI / banks.
+    tRTP and tWR hold inside one bank; tRTW counts from RD to WR, tWTRS and tWTRL from the end of the write's data.
+    """
+
+    tCL: TimingNsOrClocks
+    tCWL: TimingNsOrClocks
+    tBL: TimingNsOrClocks
+    tRCDRD: TimingNsOrClocks
+    tRCDWR: TimingNsOrClocks
+    tRP: TimingNsOrClocks
+    tRAS: TimingNsOrClocks
+    tRC: TimingNsOrClocks
+    tRTP: TimingNsOrClocks
+    tWR: TimingNsOrClocks
+    tCCDS: TimingNsOrClocks
+    tCCDL: TimingNsOrClocks
+    tCCDR: TimingNsOrClocks
+    tRRDS: TimingNsOrClocks
+    tRRDL: TimingNsOrClocks
+    tFAW: TimingNsOrClocks
+    tWTRS: TimingNsOrClocks
+    tWTRL: TimingNsOrClocks
+    tRTW: TimingNsOrClocks
+    tPPD: TimingNsOrClocks
+    tRFCab: TimingNsOrClocks
+    tRFCpb: TimingNsOrClocks
+    tRREFD: TimingNsOrClocks
+    tREFI: TimingNsOrClocks
+    tREFIpb: TimingNsOrClocks | None = None
+
+
+class AddressTables(NamedTuple):
+    """Where each burst of a row set lies: local burst address a is at `bank[a % row_set]`, `column[a % row_set]`,
+    row `a // row_set`. int16 arrays of length row_set."""
+
+    bank: "NDArray[np.int16]"
+    column: "NDArray[np.int16]"
+
+
+class DramStandard(Spec):
+    """One kind of DRAM stack or device. `data_rate` is per pin; `transfers_per_clock` are transfers per clock CK.
+
+    `stack_capacity` is what the data sheet says; it is checked against the organisation.
+    """
+
+    name: str
+    data_rate: BitsPerSecond
+    transfers_per_clock: PositiveInt
+    pins_per_pseudo_channel: PositiveInt
+    channels_per_stack: PositiveInt
+    stack_capacity: ByteCount
+    organisation: Organisation
+    commands: CommandSlots
+    timings: Timings
+
+    @property
+    def clock_fs(self) -> Fraction:
+        """Period of CK in femtoseconds, exact."""
+        return Fraction(FS_PER_SECOND * self.transfers_per_clock, self.data_rate)
+
+    @property
+    def tick_fs(self) -> Fraction:
+        """Length of a tick of the DRAM kernel in femtoseconds, exact."""
+        return self.clock_fs / self.commands.edges_per_clock
+
+    @property
+    def peak_bytes_per_second(self) -> Fraction:
+        """Data-bus bandwidth of one channel, all of its pseudo-channels."""
+        pins = self.pins_per_pseudo_channel * self.organisation.pseudo_channels
+        return Fraction(self.data_rate * pins, 8)
+
+    @property
+    def channel_bytes(self) -> int:
+        """Capacity of one channel in bytes."""
+        return self.organisation.pseudo_channel_bytes * self.organisation.pseudo_channels
+
+    def clocks(self, name: str) -> int:
+        """A timing of the table in whole clocks CK: rounded up, intervals of refresh down."""
+        if name in ("tREFI", "tREFIpb"):
+            return self._interval_clocks(name)
+        timing: Timing = getattr(self.timings, name)
+        return timing.to_clocks(self.clock_fs)
+
+    def timing(self, controller: ControllerSpec) -> DramTiming:
+        """The kernel's parameter table, in ticks. Raises UserError if the controller does not fit the standard."""
+        edges = self.commands.edges_per_clock
+        ticks = {name: self.clocks(name) * edges for name in Timings.model_fields if name.startswith("t")}
+        organisation = self.organisation
+        self._check_address_map(controller)
+        return DramTiming(
+            ticks_per_ck=edges,
+            pseudo_channels=organisation.pseudo_channels,
+            stack_ids=organisation.stack_ids,
+            bank_groups=organisation.bank_groups,
+            banks_per_group=organisation.banks_per_group,
+            columns=organisation.columns,
+            burst_bytes=organisation.burst_bytes,
+            column_ticks=self.commands.ticks(self.commands.column_clocks),
+            activate_ticks=self.commands.ticks(self.commands.activate_clocks),
+            precharge_ticks=self.commands.ticks(self.commands.precharge_clocks),
+            refresh_mode=int(_REFRESH_MODES[controller.refresh]),
+            refresh_stagger=controller.refresh_stagger.to_clocks(self.clock_fs) * edges,
+            read_queue=controller.read_queue,
+            write_queue=controller.write_queue,
+            write_high=controller.write_high,
+            write_low=controller.write_low,
+            **ticks,
+        )
+
+    def address_tables(self, controller: ControllerSpec) -> AddressTables:
+        """Bank and column of every burst of a row set. Raises UserError if the address map does not fit."""
+        bank, column = row_set_tables(controller.address_map, self._field_sizes())
+        return AddressTables(bank, column)
+
+    def _field_sizes(self) -> dict[str, int]:
+        organisation = self.organisation
+        return {name: getattr(organisation, name + "s") for name in ("bank_group", "column", "stack_id", "row")} | {
+            "bank": organisation.banks_per_group
+        }
+
+    def _check_address_map(self, controller: ControllerSpec) -> None:
+        parse_address_map(controller.address_map, self._field_sizes())
+
+    def _interval_clocks(self, name: str) -> int:
+        whole = self.timings.tREFI
+        own = self.timings.tREFIpb if name == "tREFIpb" else whole
+        if own is not None and own.clocks is not None:
+            return own.clocks
+        if own is not None and own.ns is not None:
+            return math.floor(own.ns * 10**6 / self.clock_fs)
+        clocks = Fraction(whole.clocks) if whole.clocks is not None else (whole.ns or 0) * 10**6 / self.clock_fs
+        return math.floor(clocks / self.organisation.banks)
+
+    @model_validator(mode="after")
+    def _check(self) -> "DramStandard":
+        problems = [*self._geometry_problems(), *self._timing_problems()]
+        if problems:
+            raise UserError("; ".join(problems))
+        return self
+
+    def _geometry_problems(self) -> Sequence[str]:
+        organisation = self.organisation
+        problems = []
+        transfers = Fraction(organisation.burst_bytes * 8, self.pins_per_pseudo_channel)
+        burst_clocks = transfers / self.transfers_per_clock
+        if burst_clocks != self.clocks("tBL"):
+            problems.append(
+                f"a burst of {organisation.burst_bytes} B over {self.pins_per_pseudo_channel} pins takes "
+                f"{burst_clocks} clocks, but tBL = {self.clocks('tBL')}"
+            )
+        capacity = self.channel_bytes * self.channels_per_stack
+        if capacity != self.stack_capacity:
+            problems.append(
+                f"stack_capacity is {self.stack_capacity} B, but {self.channels_per_stack} channels of "
+                f"{self.channel_bytes} B hold {capacity} B"
+            )
+        if organisation.banks > _MOST_BANKS:
+            problems.append(f"{organisation.banks} banks per pseudo-channel, at most {_MOST_BANKS} are supported")
+        return problems
+
+    def _timing_problems(self) -> Sequence[str]:
+        value = {name: self.clocks(name) for name in Timings.model_fields if name.startswith("t")}
+        banks = self.organisation.banks
+        # tRC is tRAS + tRP before rounding; each of the two may have been rounded up by up to a clock.
+        at_least = [
+            ("tRC", value["tRC"], "tRAS", value["tRAS"]),
+            ("tRC", value["tRC"], "tRAS + tRP less one clock of rounding", value["tRAS"] + value["tRP"] - 1),
+            ("tRAS", value["tRAS"], "tRCDRD", value["tRCDRD"]),
+            ("tRAS", value["tRAS"], "tRCDWR", value["tRCDWR"]),
+            ("tCCDS", value["tCCDS"], "the burst tBL", value["tBL"]),
+            ("tCCDL", value["tCCDL"], "tCCDS", value["tCCDS"]),
+            ("tRRDL", value["tRRDL"], "tRRDS", value["tRRDS"]),
+            ("tWTRL", value["tWTRL"], "tWTRS", value["tWTRS"]),
+            ("tRTW", value["tRTW"], "tCL + tBL - tCWL", value["tCL"] + value["tBL"] - value["tCWL"]),
+            ("tREFI", value["tREFI"], "tRFCab + 1", value["tRFCab"] + 1),
+            ("tREFIpb", value["tREFIpb"], "tRREFD", value["tRREFD"]),
+            ("tREFIpb x banks", value["tREFIpb"] * banks, "tRFCpb + 1", value["tRFCpb"] + 1),
+        ]
+        problems = [
+            f"{name} = {found} clocks is less than {bound_name} = {bound} clocks"
+            for name, found, bound_name, bound in at_least
+            if found < bound
+        ]
+        may_be_zero = {"tPPD", "tWTRS", "tWTRL", "tCCDR", "tRTP"}
+        problems += [f"{name} is zero" for name, found in value.items() if found == 0 and name not in may_be_zero]
+        return problems

@@ -1,0 +1,302 @@
+"""The figures of a run for notebooks and papers: matplotlib, the same content as the HTML page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+from numpy.typing import NDArray
+
+from archsim.metrics import FS_PER_SECOND, format_quantity
+from archsim.records import CAUSES
+from archsim.report import style
+from archsim.report.series import (
+    ROW_OUTCOMES,
+    TILES,
+    Job,
+    RunSeries,
+    distinct_roofs,
+    peak_label,
+    phase_title,
+    roof_label,
+    roofline_labels,
+    roofline_span,
+)
+from archsim.results import PhaseSummary, RunResult
+
+_LOOK: Any = {
+    "font.size": 10,
+    "font.family": "DejaVu Sans",
+    "axes.edgecolor": style.GRID,
+    "axes.labelcolor": style.INK,
+    "axes.titleweight": "bold",
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.titlecolor": style.INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": style.GRID,
+    "xtick.color": style.INK,
+    "ytick.color": style.INK,
+    "text.color": style.INK,
+    "legend.frameon": False,
+    "figure.facecolor": style.PAPER,
+    "savefig.facecolor": style.PAPER,
+    "figure.dpi": 110,
+}
+
+
+class RunFigure(Figure):
+    """A figure that notebooks show once, without pyplot keeping it alive."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=110)
+        return buffer.getvalue()
+
+
+class RunPlots:
+    """The figures of one run; each method returns a new `matplotlib.figure.Figure`."""
+
+    def __init__(self, run: RunResult) -> None:
+        self._series = RunSeries(run)
+
+    def __repr__(self) -> str:
+        return "plots: roofline(), where_time_goes(), bandwidth(), energy(), channels(), requests()"
+
+    def roofline(self) -> Figure:
+        """Operators against the HBM and compute roofs: FLOP/byte across, TFLOP/s up, both log."""
+        with _figure(8.5, 5.6) as figure:
+            _draw_roofline(figure.subplots(), self._series)
+        return figure
+
+    def where_time_goes(self) -> Figure:
+        """Time of each operator, stacked by cause, one panel per phase."""
+        series = self._series
+        rows = [max(2, len(series.jobs[phase.phase])) for phase in series.phases]
+        with _figure(9, 1.3 + sum(0.34 * n + 0.9 for n in rows)) as figure:
+            panels = figure.subplots(len(rows), 1, squeeze=False, height_ratios=[n + 1.5 for n in rows])[:, 0]
+            for axes, phase in zip(panels, series.phases, strict=True):
+                _draw_jobs(axes, series.jobs[phase.phase], phase_title(phase))
+            _legend_below(figure, panels[-1], len(CAUSES) // 2)
+        return figure
+
+    def bandwidth(self) -> Figure:
+        """HBM bandwidth of one device over time, read and write stacked, with the pin bandwidth."""
+        return self._per_phase(2.5, _draw_bandwidth, self._series, sharing="read")
+
+    def energy(self) -> Figure:
+        """Energy by component, all devices."""
+        tallest = max((len(phase.energy_pj) for phase in self._series.phases), default=1)
+        return self._per_phase(0.9 + 0.3 * tallest, _draw_energy, self._series)
+
+    def channels(self) -> Figure:
+        """Row outcomes and bus time of each class of HBM channels."""
+        series = self._series
+        bars = [max(1, len(series.channel_bars(phase))) for phase in series.phases]
+        with _figure(11, 1.2 + sum(0.34 * n + 1.1 for n in bars)) as figure:
+            grid = figure.subplots(len(bars), 2, squeeze=False, height_ratios=[n + 2 for n in bars])
+            for row, phase in zip(grid, series.phases, strict=True):
+                _draw_channels(row, series, phase)
+            for axes in grid[-1]:
+                _legend_below_axes(axes)
+        return figure
+
+    def requests(self) -> Figure:
+        """The share of requests whose TTFT and TPOT stay below a time. ValueError if the run served none."""
+        table = self._series.run.requests
+        if table is None:
+            raise ValueError("this run served no requests: there is nothing to plot")
+        with _figure(9, 3.6) as figure:
+            ttft, tpot = figure.subplots(1, 2, sharey=True)
+            _draw_share_below(ttft, table["ttft_fs"], "time to first token")
+            served = table[table["generated_tokens"] > 1]
+            _draw_share_below(tpot, served["tpot_fs"], "time per output token")
+            ttft.set_ylabel("share of requests")
+        return figure
+
+    def _per_phase(
+        self, height: float, draw: Callable[[Axes, RunSeries, PhaseSummary], None], series: RunSeries, sharing: str = ""
+    ) -> Figure:
+        count = len(series.phases)
+        with _figure(9, 0.5 + height * count) as figure:
+            panels = figure.subplots(count, 1, squeeze=False)[:, 0]
+            for axes, phase in zip(panels, series.phases, strict=True):
+                draw(axes, series, phase)
+            if sharing:
+                _legend_below(figure, panels[-1], 4)
+        return figure
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[RunFigure]:
+    with matplotlib.rc_context(_LOOK):
+        figure = RunFigure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.14, w_pad=0.08))
+        yield figure
+        # Laid out under our settings, so that a later savefig cannot change the text sizes it allowed for.
+        figure.draw_without_rendering()
+
+
+def _draw_roofline(axes: Axes, series: RunSeries) -> None:
+    points = [job for jobs in series.jobs.values() for job in jobs if job.intensity is not None]
+    roofs = distinct_roofs(series.phases)
+    left, right = roofline_span(points, roofs)
+    across = np.geomspace(left, right, 400)
+    for phase in roofs:
+        _draw_roofs(axes, phase, across)
+    for index, phase in enumerate(series.phases):
+        here = [job for job in points if job.phase == phase.phase]
+        axes.scatter(
+            [job.intensity or 0.0 for job in here],
+            [job.rate / 1e12 for job in here],
+            s=[30 + 500 * job.share for job in here],
+            marker=style.PHASE_MARKERS[index % len(style.PHASE_MARKERS)],
+            color=style.phase_colour(index),
+            alpha=0.75,
+            edgecolor="white",
+            linewidth=0.8,
+            zorder=3,
+            label=phase_title(phase),
+        )
+        for label in roofline_labels(here, right):
+            leftwards = label.grows == "left"
+            axes.annotate(
+                "\n".join(label.names), (label.intensity, label.rate / 1e12), (-9 if leftwards else 9, -9),
+                textcoords="offset points", fontsize=8.5, ha="right" if leftwards else "left", va="top",
+            )  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlim=(left, right))
+    axes.set(xlabel="arithmetic intensity (FLOP per HBM byte)", ylabel="achieved rate (TFLOP/s, one device)")
+    axes.set_title("Operators under the roofline (marker area: share of the phase's time)")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    for handle in axes.legend(loc="lower right").legend_handles:
+        if isinstance(handle, PathCollection):
+            handle.set_sizes([60])
+
+
+def _draw_roofs(axes: Axes, phase: PhaseSummary, across: NDArray[np.float64]) -> None:
+    roof = np.minimum(across * phase.peak_hbm_bytes_per_second, phase.peak_matrix_flops_per_second) / 1e12
+    axes.plot(across, roof, color=style.INK, lw=1.6, zorder=2)
+    above: Any = {"textcoords": "offset points", "ha": "right"}
+    axes.annotate(roof_label(phase), (across[-1], roof[-1]), (-4, 5), **above)
+    slope = int(np.count_nonzero(roof < roof[-1]))
+    axes.annotate(peak_label(phase), (across[slope // 2], roof[slope // 2]), (-8, 4), **above)
+
+
+def _draw_jobs(axes: Axes, jobs: Sequence[Job], title: str) -> None:
+    labels = [job.name for job in jobs]
+    left = np.zeros(len(jobs))
+    for cause in CAUSES:
+        width = np.array([job.cause_s[cause] * 1e3 for job in jobs])
+        axes.barh(labels, width, left=left, color=style.CAUSE_COLOURS[cause], label=style.CAUSE_LABELS[cause])
+        left += width
+    for position, job in enumerate(jobs):
+        axes.annotate(
+            f"{format_quantity(job.time_s, 's')} ({100 * job.share:.1f} %)",
+            (job.time_s * 1e3, position),
+            (4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8.5,
+            color=style.MUTED,
+        )
+    axes.set(xlabel="time (ms)", xlim=(0, max([job.time_s * 1e3 for job in jobs], default=1.0) * 1.22))
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.set_title(title)
+
+
+def _draw_bandwidth(axes: Axes, series: RunSeries, phase: PhaseSummary) -> None:
+    axes.set_title(phase_title(phase))
+    steps = series.bandwidth(phase.phase)
+    peak = phase.peak_hbm_bytes_per_second / 1e12
+    if steps is not None:
+        read, write = np.array(steps.read) / 1e12, np.array(steps.write) / 1e12
+        axes.stairs(read, steps.edges_ms, fill=True, color=style.READ_COLOUR, label="read")
+        axes.stairs(read + write, steps.edges_ms, baseline=read, fill=True, color=style.WRITE_COLOUR, label="write")
+        axes.set_xlim(steps.edges_ms[0], steps.edges_ms[-1])
+        mean = steps.mean / 1e12
+        axes.axhline(mean, color=style.INK, lw=1.1, label="mean of the phase")
+        axes.annotate(
+            f"mean {format_quantity(steps.mean, 'B/s')}", (1.005, mean),
+            xycoords=("axes fraction", "data"), va="center", fontsize=9, annotation_clip=False,
+        )  # fmt: skip
+    axes.axhline(peak, color=style.PEAK, ls="--", lw=1.3, label="HBM pin bandwidth")
+    axes.annotate(
+        f"peak {format_quantity(phase.peak_hbm_bytes_per_second, 'B/s')}", (1.005, peak),
+        xycoords=("axes fraction", "data"), va="center", color=style.PEAK, fontsize=9, annotation_clip=False,
+    )  # fmt: skip
+    axes.set(ylim=(0, peak * 1.18), xlabel="time (ms)", ylabel="TB/s, one device")
+
+
+def _draw_energy(axes: Axes, series: RunSeries, phase: PhaseSummary) -> None:
+    parts = series.energy_joules(phase)
+    total = sum(joules for _, joules in parts)
+    axes.barh([name for name, _ in parts], [joules for _, joules in parts], color=style.ACCENT)
+    for position, (_, joules) in enumerate(parts):
+        text = f"{format_quantity(joules, 'J')} ({100 * joules / total:.1f} %)"
+        axes.annotate(
+            text, (joules, position), (4, 0), textcoords="offset points", va="center", fontsize=8.5, color=style.MUTED
+        )
+    axes.set_title(f"{phase_title(phase)} · {format_quantity(total, 'J')}, all {phase.devices} devices")
+    axes.set(xlabel="energy (J)", xlim=(0, max((joules for _, joules in parts), default=1.0) * 1.25))
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+
+
+def _draw_channels(row: Sequence[Axes], series: RunSeries, phase: PhaseSummary) -> None:
+    bars = series.channel_bars(phase)
+    outcomes = [(style.ROW_LABELS[o], style.ROW_COLOURS[o], [bar.outcomes[o] for bar in bars]) for o in ROW_OUTCOMES]
+    tiles = [(style.TILE_LABELS[tile], style.TILE_COLOURS[tile], [bar.tiles[tile] for bar in bars]) for tile in TILES]
+    panels = ((row[0], outcomes, "share of accesses (%)"), (row[1], tiles, "share of bus time (%)"))
+    for axes, parts, axis_label in panels:
+        left = np.zeros(len(bars))
+        for name, colour, shares in parts:
+            width = 100 * np.array(shares)
+            axes.barh([bar.label for bar in bars], width, left=left, color=colour, label=name, height=0.7)
+            left += width
+        axes.set(xlabel=axis_label, xlim=(0, 100))
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+    row[0].set_title(phase_title(phase))
+    row[1].tick_params(axis="y", left=False, labelleft=False)
+
+
+def _draw_share_below(axes: Axes, times_fs: Any, title: str) -> None:
+    seconds = np.sort(times_fs.to_numpy(dtype=float)) / FS_PER_SECOND
+    scale, unit = (1e3, "ms") if len(seconds) and seconds[-1] < 1 else (1.0, "s")
+    if len(seconds):
+        axes.ecdf(seconds * scale, color=style.ACCENT, lw=2)
+    for percent in (50, 99):
+        if len(seconds):
+            value = float(np.percentile(seconds, percent))
+            axes.axvline(value * scale, color=style.MUTED, lw=1, ls=":")
+            axes.annotate(
+                f"p{percent} {format_quantity(value, 's')}", (value * scale, 0.04), (4 if percent == 50 else -4, 0),
+                textcoords="offset points", rotation=90, fontsize=9, va="bottom",
+                ha="left" if percent == 50 else "right",
+            )  # fmt: skip
+    axes.set(xlabel=f"{title} ({unit})", ylim=(0, 1.02))
+    axes.set_xlim(left=0)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def _legend_below(figure: Figure, axes: Axes, columns: int) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def _legend_below_axes(axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.45), ncols=3, columnspacing=1)

@@ -1,0 +1,318 @@
+"""The figures of the HTML page: plotly, one function each, all from `RunSeries`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from archsim.metrics import FS_PER_SECOND, format_quantity, percentile_seconds
+from archsim.records import CAUSES
+from archsim.report import style
+from archsim.report.series import (
+    ROW_OUTCOMES,
+    TILES,
+    Job,
+    RunSeries,
+    distinct_roofs,
+    peak_label,
+    phase_title,
+    roof_label,
+    roofline_labels,
+    roofline_span,
+)
+from archsim.results import PhaseSummary
+
+_FONT = 'Inter, "Segoe UI", "Helvetica Neue", Arial, "Liberation Sans", sans-serif'
+_ROW = 26  # pixels of one horizontal bar
+
+
+def cause_overview(series: RunSeries) -> go.Figure:
+    """One bar per phase: the share of its time by cause."""
+    names = [phase.phase for phase in series.phases]
+    shares = {name: series.cause_shares(name) for name in names}
+    figure = go.Figure()
+    for cause in CAUSES:
+        colour = style.CAUSE_COLOURS[cause]
+        figure.add_bar(
+            y=names,
+            x=[100 * shares[name][cause] for name in names],
+            orientation="h",
+            name=style.CAUSE_LABELS[cause],
+            marker_color=colour,
+            text=[f"{100 * shares[name][cause]:.0f} %" if shares[name][cause] >= 0.03 else "" for name in names],
+            textposition="inside",
+            insidetextanchor="middle",
+            textangle=0,
+            textfont_color=style.text_on(colour),
+            hovertemplate="%{y}: %{x:.2f} % " + style.CAUSE_LABELS[cause] + "<extra></extra>",
+        )
+    _stack(figure, height=70 + 44 * len(names), bottom=56)
+    figure.update_xaxes(title_text="share of the phase's time (%)", range=[0, 100])
+    figure.update_layout(showlegend=False, margin_t=8)
+    return figure
+
+
+def jobs_by_cause(series: RunSeries, phase: PhaseSummary) -> go.Figure:
+    """Time of each operator of a phase, all layers together, stacked by cause."""
+    jobs = series.jobs[phase.phase]
+    longest = max((job.time_s for job in jobs), default=0.0)
+    scale, unit = (1e3, "ms") if longest < 1 else (1.0, "s")
+    figure = go.Figure()
+    labels = [job.name if job.name == job.kind else f"{job.name} <i>({job.kind})</i>" for job in jobs]
+    for cause in CAUSES:
+        figure.add_bar(
+            y=labels,
+            x=[job.cause_s[cause] * scale for job in jobs],
+            orientation="h",
+            name=style.CAUSE_LABELS[cause],
+            marker_color=style.CAUSE_COLOURS[cause],
+            customdata=[100 * job.cause_s[cause] / job.time_s if job.time_s else 0 for job in jobs],
+            hovertemplate="%{y}<br>"
+            + style.CAUSE_LABELS[cause]
+            + f": %{{x:.4g}} {unit} (%{{customdata:.1f}} %)<extra></extra>",
+        )
+    for job, label in zip(jobs, labels, strict=True):
+        total = f"{format_quantity(job.time_s, 's')} · {100 * job.share:.1f} %"
+        _note(figure, job.time_s * scale, label, total, xanchor="left", xshift=4)
+    _stack(figure, height=72 + _ROW * len(jobs), bottom=56)
+    figure.update_xaxes(title_text=f"time ({unit}), all layers together", range=[0, longest * scale * 1.16])
+    figure.update_layout(showlegend=False, margin_t=8)
+    return figure
+
+
+def roofline(series: RunSeries) -> go.Figure:
+    """Operators against the HBM and compute roofs of one device."""
+    points = [job for jobs in series.jobs.values() for job in jobs if job.intensity is not None]
+    roofs = distinct_roofs(series.phases)
+    left, right = roofline_span(points, roofs)
+    figure = go.Figure()
+    for phase in roofs:
+        _add_roofs(figure, phase, left, right)
+    for index, phase in enumerate(series.phases):
+        here = [job for job in points if job.phase == phase.phase]
+        figure.add_scatter(
+            x=[job.intensity for job in here],
+            y=[job.rate / 1e12 for job in here],
+            mode="markers",
+            name=phase_title(phase),
+            marker={
+                "size": [9 + 30 * math.sqrt(job.share) for job in here],
+                "symbol": style.PHASE_SYMBOLS[index % len(style.PHASE_SYMBOLS)],
+                "color": style.phase_colour(index),
+                "opacity": 0.8,
+                "line": {"color": style.PAPER, "width": 1},
+            },
+            text=[_hover(job) for job in here],
+            hovertemplate="%{text}<extra></extra>",
+        )
+        for label in roofline_labels(here, right):
+            leftwards = label.grows == "left"
+            _note(
+                figure, math.log10(label.intensity), math.log10(label.rate / 1e12), "<br>".join(label.names),
+                xanchor="right" if leftwards else "left", xshift=-9 if leftwards else 9, yanchor="top", yshift=-8,
+                align="right" if leftwards else "left",
+            )  # fmt: skip
+    _look(figure, height=520, bottom=54)
+    figure.update_xaxes(type="log", title_text="arithmetic intensity (FLOP per HBM byte)", dtick=1)
+    figure.update_yaxes(type="log", title_text="achieved rate (TFLOP/s, one device)", dtick=1, exponentformat="none")
+    figure.update_xaxes(range=[math.log10(left), math.log10(right)], exponentformat="none")
+    corner = {"x": 0.99, "y": 0.02, "xanchor": "right", "yanchor": "bottom"}
+    figure.update_layout(margin_t=14, legend=corner | {"itemsizing": "constant"})
+    return figure
+
+
+def bandwidth(series: RunSeries, phase: PhaseSummary) -> go.Figure | None:
+    """HBM bandwidth of one device over the phase, with its mean and the peak; None if not sampled."""
+    steps = series.bandwidth(phase.phase)
+    if steps is None:
+        return None
+    peak = phase.peak_hbm_bytes_per_second
+    figure = go.Figure()
+    for name, rates, colour in (("read", steps.read, style.READ_COLOUR), ("write", steps.write, style.WRITE_COLOUR)):
+        figure.add_scatter(
+            x=steps.edges_ms,
+            y=[round(rate / 1e12, 6) for rate in [*rates, rates[-1]]],
+            name=name,
+            stackgroup="hbm",
+            line={"shape": "hv", "width": 0},
+            fillcolor=colour,
+            hovertemplate=f"{name} %{{y:.3f}} TB/s<extra></extra>",
+        )
+    for value, label, dash, colour in (
+        (peak, "peak", "dash", style.PEAK),
+        (steps.mean, "mean", "solid", style.INK),
+    ):
+        figure.add_hline(y=value / 1e12, line={"color": colour, "dash": dash, "width": 1.5})
+        text = f"{label} {format_quantity(value, 'B/s')}"
+        _note(figure, 1, value / 1e12, text, xref="paper", xanchor="left", xshift=6, font_color=colour)
+    _look(figure, height=270, bottom=48)
+    figure.update_layout(margin_r=120, hovermode="x unified", legend=_legend_above())
+    figure.update_xaxes(title_text="time since the phase began (ms)", range=[0, steps.edges_ms[-1]])
+    figure.update_yaxes(title_text="TB/s, one device", range=[0, peak / 1e12 * 1.12])
+    return figure
+
+
+def energy(series: RunSeries, phase: PhaseSummary) -> go.Figure:
+    """Energy by component, all devices."""
+    parts = series.energy_joules(phase)
+    total = math.fsum(joules for _, joules in parts)
+    largest = max((joules for _, joules in parts), default=1.0)
+    figure = go.Figure()
+    figure.add_bar(
+        y=[name for name, _ in parts],
+        x=[joules for _, joules in parts],
+        orientation="h",
+        marker_color=style.ACCENT,
+        hovertemplate="%{y}: %{x:.4g} J<extra></extra>",
+    )
+    for name, joules in parts:
+        text = f"{format_quantity(joules, 'J')} · {100 * joules / total:.1f} %"
+        _note(figure, joules, name, text, xanchor="left", xshift=4)
+    _stack(figure, height=72 + _ROW * len(parts), bottom=56)
+    figure.update_xaxes(title_text=f"energy (J), all {phase.devices} devices", range=[0, largest * 1.3])
+    figure.update_layout(margin_t=8)
+    return figure
+
+
+def channels(series: RunSeries, phase: PhaseSummary) -> go.Figure | None:
+    """Row outcomes and bus time of each class of channels; None if the run kept none."""
+    bars = series.channel_bars(phase)
+    if not bars:
+        return None
+    figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.04)
+    labels = [bar.label for bar in bars]
+    outcomes = [(style.ROW_LABELS[o], style.ROW_COLOURS[o], [bar.outcomes[o] for bar in bars]) for o in ROW_OUTCOMES]
+    tiles = [(style.TILE_LABELS[tile], style.TILE_COLOURS[tile], [bar.tiles[tile] for bar in bars]) for tile in TILES]
+    for column, parts in ((1, outcomes), (2, tiles)):
+        for name, colour, shares in parts:
+            figure.add_bar(
+                y=labels,
+                x=[100 * share for share in shares],
+                orientation="h",
+                name=name,
+                marker_color=colour,
+                text=[f"{100 * share:.1f} %" if share >= 0.1 else "" for share in shares],
+                textposition="inside",
+                insidetextanchor="middle",
+                textangle=0,
+                textfont_color=style.text_on(colour),
+                hovertemplate="%{y}<br>" + name + ": %{x:.2f} %<extra></extra>",
+                row=1,
+                col=column,
+            )
+    _stack(figure, height=72 + 32 * len(bars), bottom=56)
+    figure.update_xaxes(range=[0, 100])
+    figure.update_xaxes(title_text="share of row accesses (%)", col=1)
+    figure.update_xaxes(title_text="share of data bus time (%)", col=2)
+    figure.update_layout(showlegend=False, margin_t=8)
+    return figure
+
+
+def requests(series: RunSeries) -> go.Figure | None:
+    """The share of requests whose first token, and whose mean token, came within a time; None without requests."""
+    table = series.run.requests
+    if table is None:
+        return None
+    figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.05)
+    samples = (
+        ("time to first token", table["ttft_fs"]),
+        ("time per output token", table[table["generated_tokens"] > 1]["tpot_fs"]),
+    )
+    for column, (title, times) in enumerate(samples, start=1):
+        _add_share_within(figure, column, title, sorted(int(time) for time in times))
+    _look(figure, height=330, bottom=54)
+    figure.update_yaxes(range=[0, 101])
+    figure.update_yaxes(title_text="requests (%)", col=1)
+    figure.update_layout(showlegend=False, margin_t=14)
+    return figure
+
+
+def _add_share_within(figure: go.Figure, column: int, title: str, times_fs: Sequence[int]) -> None:
+    if not times_fs:
+        return
+    scale, unit = (1e3, "ms") if times_fs[-1] < FS_PER_SECOND else (1.0, "s")
+    figure.add_scatter(
+        x=[time * scale / FS_PER_SECOND for time in times_fs],
+        y=[100 * rank / len(times_fs) for rank in range(1, len(times_fs) + 1)],
+        line={"shape": "hv", "color": style.ACCENT, "width": 2},
+        hovertemplate=f"%{{y:.0f}} % within %{{x:.4g}} {unit}<extra></extra>",
+        row=1,
+        col=column,
+    )
+    for percent in (50, 99):
+        seconds = percentile_seconds(times_fs, percent)
+        figure.add_vline(
+            x=seconds * scale,
+            line={"color": style.MUTED, "dash": "dot", "width": 1},
+            annotation={
+                "text": f"p{percent} {format_quantity(seconds, 's')}", "textangle": -90, "yanchor": "bottom", "y": 0.02,
+                "xanchor": "left" if percent == 50 else "right", "font": {"size": 12, "color": style.INK},
+            },
+            row=1,
+            col=column,
+        )  # fmt: skip
+    longest = times_fs[-1] * scale / FS_PER_SECOND
+    figure.update_xaxes(title_text=f"{title} ({unit})", range=[0, longest * 1.05], col=column)
+
+
+def _add_roofs(figure: go.Figure, phase: PhaseSummary, left: float, right: float) -> None:
+    bytes_per_second, flops_per_second = phase.peak_hbm_bytes_per_second, phase.peak_matrix_flops_per_second
+    ridge = flops_per_second / bytes_per_second
+    figure.add_scatter(
+        x=[left, ridge, right],
+        y=[left * bytes_per_second / 1e12, flops_per_second / 1e12, flops_per_second / 1e12],
+        mode="lines",
+        line={"color": style.INK, "width": 2},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    middle = math.sqrt(left * ridge)
+    over = {"font_size": 13, "xanchor": "right", "yanchor": "bottom"}
+    slope_y, roof_y = math.log10(middle * bytes_per_second / 1e12), math.log10(flops_per_second / 1e12)
+    _note(figure, math.log10(middle), slope_y, peak_label(phase), xshift=-8, **over)
+    _note(figure, math.log10(right), roof_y, roof_label(phase), xshift=-4, yshift=2, **over)
+
+
+def _hover(job: Job) -> str:
+    return (
+        f"<b>{job.name}</b> · {job.phase} · {job.operators} operators<br>"
+        f"{format_quantity(job.rate, 'FLOP/s')} at {job.intensity:.4g} FLOP/B<br>"
+        f"HBM {format_quantity(job.bandwidth, 'B/s')} · {100 * job.share:.1f} % of the phase<br>"
+        f"bound by {job.bound}, {job.time_s / job.roofline_s:.3f}x its roofline time"
+        if job.roofline_s
+        else f"<b>{job.name}</b>"
+    )
+
+
+def _note(figure: go.Figure, x: float, y: float | str, text: str, **more: Any) -> None:
+    given: dict[str, Any] = {"showarrow": False, "font_size": 12, "font_color": style.INK, "yanchor": "middle"}
+    figure.add_annotation(x=x, y=y, text=text, **(given | more))
+
+
+def _stack(figure: go.Figure, *, height: int, bottom: int) -> None:
+    _look(figure, height=height, bottom=bottom)
+    figure.update_layout(barmode="stack", bargap=0.28)
+    figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True, ticksuffix="  ")
+
+
+def _look(figure: go.Figure, *, height: int, bottom: int) -> None:
+    figure.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 62, "r": 24, "t": 34, "b": bottom},
+        font={"family": _FONT, "size": 13, "color": style.INK},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        hoverlabel={"font_family": _FONT},
+    )
+    axis = {"gridcolor": style.GRID, "linecolor": style.MUTED, "zeroline": False}
+    figure.update_xaxes(**axis, title_font_size=13, title_standoff=12, ticks="outside", tickcolor=style.GRID)
+    figure.update_yaxes(**axis, title_font_size=13, title_standoff=12)
+
+
+def _legend_above() -> dict[str, Any]:
+    return {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "xanchor": "left", "traceorder": "normal"}

@@ -1,0 +1,278 @@
+"""What the figures show, as plain numbers: both the HTML page and the matplotlib figures draw from here.
+
+All times leave this module in the unit that its name says; operators of all layers that do the same
+job ("layers[3].qkv_proj", "layers[4].qkv_proj") count as one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from archsim.metrics import FS_PER_SECOND, format_quantity
+from archsim.records import CAUSES
+from archsim.results import ChannelClass, PhaseSummary, RunResult
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_BANDWIDTH_BINS = 1200
+_CHANNEL_BARS = 48
+TILES = ("busy", "refresh", "turnaround", "row", "idle")
+ROW_OUTCOMES = ("hits", "misses", "conflicts")
+
+
+def job_of(operator_name: str) -> str:
+    """The operator's name without its layer: "layers[3].qkv_proj" -> "qkv_proj"."""
+    return re.sub(r"^layers?[\[.]\d+\]?\.", "", operator_name)
+
+
+@dataclass(frozen=True)
+class Job:
+    """All operators of a phase that do one job, on one device. Rates are over their own running time."""
+
+    name: str
+    kind: str
+    phase: str
+    operators: int
+    time_s: float
+    share: float
+    cause_s: dict[str, float]
+    roofline_s: float
+    bound: str
+    flops: float
+    hbm_bytes: float
+    slowest: str
+    slowest_s: float
+
+    @property
+    def bandwidth(self) -> float:
+        """HBM bytes per second while it ran."""
+        return self.hbm_bytes / self.time_s if self.time_s else 0.0
+
+    @property
+    def intensity(self) -> float | None:
+        """FLOPs per HBM byte; None where either is zero, since it has no place on a log axis."""
+        return self.flops / self.hbm_bytes if self.flops and self.hbm_bytes else None
+
+    @property
+    def rate(self) -> float:
+        """FLOPs per second while it ran."""
+        return self.flops / self.time_s if self.time_s else 0.0
+
+    @property
+    def main_cause(self) -> str:
+        """The cause of most of its time."""
+        return max(CAUSES, key=lambda cause: self.cause_s[cause])
+
+
+@dataclass(frozen=True)
+class Bandwidth:
+    """HBM bandwidth of one device as steps: `edges_ms` has one entry more than the rates."""
+
+    edges_ms: list[float]
+    read: list[float]
+    write: list[float]
+    mean: float
+    bin_ms: float | None
+
+
+@dataclass(frozen=True)
+class ChannelBar:
+    """One class of equal channels: shares of row outcomes and of bus time (each sums to 1)."""
+
+    label: str
+    accesses: int
+    outcomes: dict[str, float]
+    tiles: dict[str, float]
+
+
+class RunSeries:
+    """The numbers behind the figures of one run."""
+
+    def __init__(self, run: RunResult) -> None:
+        self.run = run
+        self.phases = run.summary.phases
+
+    @cached_property
+    def jobs(self) -> dict[str, list[Job]]:
+        """Jobs of each phase, slowest first."""
+        table = self.run.operators
+        return {phase.phase: _jobs(table[table["phase"] == phase.phase], phase.phase) for phase in self.phases}
+
+    def cause_shares(self, phase: str) -> dict[str, float]:
+        """The share of the phase's operator time by cause."""
+        total = sum(job.time_s for job in self.jobs[phase])
+        return {c: sum(job.cause_s[c] for job in self.jobs[phase]) / total if total else 0.0 for c in CAUSES}
+
+    def bandwidth(self, phase: str) -> Bandwidth | None:
+        """HBM bandwidth over the phase's time, from 0; None if it was not sampled."""
+        table = self.run.bandwidth
+        samples = table[table["phase"] == phase]
+        return _bandwidth(samples) if len(samples) else None
+
+    def energy_joules(self, phase: PhaseSummary) -> list[tuple[str, float]]:
+        """Energy by component, all devices, largest first; components that used none are left out."""
+        parts = [(name, pj * 1e-12) for name, pj in phase.energy_pj.items() if pj > 0]
+        return sorted(parts, key=lambda part: (-part[1], part[0]))
+
+    def channel_bars(self, phase: PhaseSummary) -> list[ChannelBar]:
+        """One bar per channel class, the heaviest classes first if there are too many to draw."""
+        channels = phase.channels
+        if len(channels) > _CHANNEL_BARS:
+            channels = tuple(sorted(channels, key=lambda channel: -channel.weight)[:_CHANNEL_BARS])
+        return [_channel_bar(channel) for channel in channels]
+
+
+def _jobs(operators: DataFrame, phase: str) -> list[Job]:
+    if not len(operators):
+        return []
+    table = operators.assign(
+        job=operators["name"].map(job_of),
+        flops=operators["matrix_flops"] + operators["vector_flops"],
+        hbm_bytes=operators["dram_read_bytes"] + operators["dram_write_bytes"],
+    )
+    phase_fs = float(table["duration_fs"].sum())
+    jobs = []
+    for (name, kind), group in table.groupby(["job", "kind"], sort=True):
+        time_fs = float(group["duration_fs"].sum())
+        slowest = int(group["duration_fs"].argmax())
+        bounds = group.groupby("bound")["duration_fs"].sum()
+        jobs.append(
+            Job(
+                name=str(name),
+                kind=str(kind),
+                phase=phase,
+                operators=len(group),
+                time_s=time_fs / FS_PER_SECOND,
+                share=time_fs / phase_fs if phase_fs else 0.0,
+                cause_s={c: float(group[f"cause_{c}_fs"].sum()) / FS_PER_SECOND for c in CAUSES},
+                roofline_s=float(group["roofline_fs"].sum()) / FS_PER_SECOND,
+                bound=str(bounds.idxmax()),
+                flops=float(group["flops"].sum()),
+                hbm_bytes=float(group["hbm_bytes"].sum()),
+                slowest=str(group["name"].iloc[slowest]),
+                slowest_s=float(group["duration_fs"].iloc[slowest]) / FS_PER_SECOND,
+            )
+        )
+    return sorted(jobs, key=lambda job: (-job.time_s, job.name))
+
+
+def _bandwidth(samples: DataFrame) -> Bandwidth:
+    """Steps as sampled, or evenly binned if there are more than a screen can show; bytes are conserved."""
+    import numpy as np
+
+    start = samples["start_fs"].to_numpy(dtype=float)
+    end = samples["end_fs"].to_numpy(dtype=float)
+    origin, last = start.min(), end.max()
+    bin_ms = None
+    if len(samples) <= _BANDWIDTH_BINS:
+        edges = np.unique(np.concatenate([start, end]))
+    else:
+        edges = np.linspace(origin, last, _BANDWIDTH_BINS + 1)
+        bin_ms = float(edges[1] - edges[0]) * 1e-12
+    width_s = np.diff(edges) / FS_PER_SECOND
+
+    def rate(column: str) -> list[float]:
+        moved = samples[column].to_numpy(dtype=float)
+        # Bytes moved up to a time, linear within a sample: its differences at the edges conserve bytes.
+        times = np.stack([start, end], axis=1).ravel()
+        done = np.stack([np.cumsum(moved) - moved, np.cumsum(moved)], axis=1).ravel()
+        order = np.argsort(times, kind="stable")
+        rates: list[float] = (np.diff(np.interp(edges, times[order], done[order])) / width_s).tolist()
+        return rates
+
+    moved = float(samples["read_bytes"].sum() + samples["write_bytes"].sum())
+    return Bandwidth(
+        edges_ms=((edges - origin) * 1e-12).tolist(),
+        read=rate("read_bytes"),
+        write=rate("write_bytes"),
+        mean=moved * FS_PER_SECOND / (last - origin),
+        bin_ms=bin_ms,
+    )
+
+
+@dataclass(frozen=True)
+class RooflineLabel:
+    """Names of neighbouring points, to be written below (intensity, rate), growing to the left or right."""
+
+    names: list[str]
+    intensity: float
+    rate: float
+    grows: str
+
+
+def roofline_labels(jobs: list[Job], right_edge: float, *, least_share: float = 0.04) -> list[RooflineLabel]:
+    """One label for each cluster of a phase's points that would otherwise write over each other.
+
+    Only jobs with `least_share` of the phase are named. Labels close to the right edge grow leftwards.
+    """
+    named = [job for job in jobs if job.share >= least_share and job.intensity is not None]
+    clusters: list[list[Job]] = []
+    for job in named:  # slowest first, so that each cluster is led by the job that matters most
+        near = next((cluster for cluster in clusters if _near(cluster[0], job)), None)
+        if near is None:
+            clusters.append([job])
+        else:
+            near.append(job)
+    return [
+        RooflineLabel(
+            names=[job.name for job in cluster],
+            intensity=cluster[0].intensity or 1.0,
+            rate=min(job.rate for job in cluster),
+            grows="left" if (cluster[0].intensity or 1.0) > right_edge / 20 else "right",
+        )
+        for cluster in clusters
+    ]
+
+
+def _near(one: Job, other: Job) -> bool:
+    decades_across = abs(math.log10((one.intensity or 1.0) / (other.intensity or 1.0)))
+    return decades_across < 0.5 and abs(math.log10(one.rate / other.rate)) < 0.35
+
+
+def roofline_span(points: list[Job], roofs: list[PhaseSummary]) -> tuple[float, float]:
+    """The intensities to show: all points, every ridge, and some room."""
+    intensities = [job.intensity or 1.0 for job in points]
+    ridges = [phase.peak_matrix_flops_per_second / phase.peak_hbm_bytes_per_second for phase in roofs]
+    return min(intensities + ridges) / 2, max(intensities + ridges) * 4
+
+
+def _channel_bar(channel: ChannelClass) -> ChannelBar:
+    counts = channel.counts
+    outcomes = {name: getattr(counts, f"dram_row_{name}") for name in ROW_OUTCOMES}
+    tiles = {name: getattr(counts, f"dram_{name}_ticks") for name in TILES}
+    label = channel.label if channel.weight == 1 else f"{channel.label} (one class of {channel.weight})"
+    return ChannelBar(label, sum(outcomes.values()), _shares(outcomes), _shares(tiles))
+
+
+def _shares(parts: dict[str, int]) -> dict[str, float]:
+    total = sum(parts.values())
+    return {name: value / total if total else 0.0 for name, value in parts.items()}
+
+
+def phase_title(phase: PhaseSummary) -> str:
+    """"Prefill · 2048 prompt tokens"."""
+    name = phase.phase.replace("_", " ")
+    return f"{name[:1].upper()}{name[1:]}" + (f" · {phase.description}" if phase.description else "")
+
+
+def peak_label(phase: PhaseSummary) -> str:
+    """"HBM pins 4.8 TB/s"."""
+    return f"HBM pins {format_quantity(phase.peak_hbm_bytes_per_second, 'B/s')}"
+
+
+def roof_label(phase: PhaseSummary) -> str:
+    """"bf16 matrix peak 989.4 TFLOP/s"."""
+    return f"{phase.matrix_format} matrix peak {format_quantity(phase.peak_matrix_flops_per_second, 'FLOP/s')}"
+
+
+def distinct_roofs(phases: tuple[PhaseSummary, ...]) -> list[PhaseSummary]:
+    """One phase for each distinct pair of roofs."""
+    seen: dict[tuple[int, int], PhaseSummary] = {}
+    for phase in phases:
+        seen.setdefault((phase.peak_hbm_bytes_per_second, phase.peak_matrix_flops_per_second), phase)
+    return list(seen.values())

@@ -1,0 +1,65 @@
+"""One look for every figure: colours that colour-blind readers can tell apart, dark text, plain words.
+
+Colours are from Okabe and Ito's palette (jfly.uni-koeln.de/color) with one indigo from Paul Tol's
+for the eighth; neighbours in a stack also differ in lightness.
+"""
+
+from __future__ import annotations
+
+INK, MUTED, GRID, PAPER = "#1b1f24", "#57606a", "#e4e7eb", "#ffffff"
+ACCENT = "#0072B2"
+PEAK = "#B3261E"
+
+CAUSE_COLOURS = {
+    "transfer": "#0072B2",
+    "compute": "#009E73",
+    "row": "#D55E00",
+    "turnaround": "#CC79A7",
+    "refresh": "#E69F00",
+    "fill": "#56B4E9",
+    "link": "#332288",
+    "launch": "#8A9099",
+}
+CAUSE_LABELS = {
+    "transfer": "HBM transfer",
+    "compute": "compute",
+    "row": "row activation",
+    "turnaround": "bus turnaround",
+    "refresh": "refresh",
+    "fill": "pipeline fill",
+    "link": "collective",
+    "launch": "launch",
+}
+TILE_COLOURS = {
+    "busy": "#0072B2",
+    "refresh": "#E69F00",
+    "turnaround": "#CC79A7",
+    "row": "#D55E00",
+    "idle": "#D5D9DE",
+}
+ROW_COLOURS = {"hits": "#0072B2", "misses": "#56B4E9", "conflicts": "#D55E00"}
+TILE_LABELS = {
+    "busy": "moving data",
+    "refresh": "refresh",
+    "turnaround": "turnaround",
+    "row": "waiting for rows",
+    "idle": "idle",
+}
+ROW_LABELS = {"hits": "row hits", "misses": "row misses", "conflicts": "row conflicts"}
+READ_COLOUR, WRITE_COLOUR = "#0072B2", "#E69F00"
+PHASE_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#332288")
+PHASE_SYMBOLS = ("diamond", "circle", "square", "triangle-up", "star")
+PHASE_MARKERS = ("D", "o", "s", "^", "*")
+
+
+def phase_colour(index: int) -> str:
+    """The colour of the phase at `index`."""
+    return PHASE_COLOURS[index % len(PHASE_COLOURS)]
+
+
+def text_on(colour: str) -> str:
+    """Black or white, whichever reads better on `colour` ("#rrggbb"), by relative luminance (WCAG 2)."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#ffffff" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "#000000"

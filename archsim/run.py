@@ -1,0 +1,290 @@
+"""An experiment in, a result out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from archsim.config.errors import UserError
+from archsim.config.units import format_quantity
+from archsim.energy import energy_pj, total_pj, within_limit
+from archsim.engine.machine import Machine
+from archsim.engine.phases import (
+    PhaseOutcome,
+    channel_counts,
+    kv_storage,
+    new_machine,
+    peak_matrix_flops,
+    run_phase,
+)
+from archsim.experiment import (
+    Fidelity,
+    LoadedExperiment,
+    PhasesWorkload,
+    RequestsWorkload,
+    load_experiment,
+)
+from archsim.fabric.collectives import collective
+from archsim.records import Counts, Operator, OperatorRecord, OperatorTrace
+from archsim.report import ARTEFACTS
+from archsim.report.terminal import progress as progress_bar
+from archsim.results import ChannelClass, PhaseData, Provenance, RunData, RunResult, write_run
+from archsim.results_store import ensure_writable
+from archsim.serving.serve import serve
+from archsim.system import SystemSpec, load_system
+from archsim.workload.operators import lower_decode, lower_prefill
+
+Overrides = Mapping[str, object] | Sequence[str]
+
+
+def run(
+    experiment: str | Path, overrides: Overrides = (), *, out: str | Path | None = None, progress: bool = False
+) -> RunResult:
+    """Simulate an experiment and write its run directory.
+
+    Args:
+        experiment: path of an experiment file or of its folder.
+        overrides: changes, {"workload.batch": 32} or ["workload.batch=32"].
+        out: the run directory; "runs/<name of the experiment's folder>" by default. It appears whole or not at all.
+        progress: show a progress bar on a terminal.
+
+    Raises:
+        UserError: for anything wrong with the experiment, a model that doesn't fit, or an unwritable directory.
+    """
+    started = time.perf_counter()
+    loaded = load_experiment(experiment, overrides)
+    directory = Path(out) if out is not None else Path("runs") / Path(str(loaded.loaded.file)).parent.name
+    ensure_writable(directory)
+    workload = loaded.spec.workload
+    if isinstance(workload, RequestsWorkload):
+        phases, requests = _serve(loaded, workload, progress)
+    else:
+        phases, requests = _phases(loaded, workload, progress), ()
+    data = RunData(
+        name=loaded.spec.name,
+        phases=phases,
+        requests=requests,
+        config=loaded.loaded.resolved,
+        digest=loaded.digest(),
+        seed=loaded.spec.seed,
+        fidelity=loaded.spec.fidelity.value,
+        facts=_facts(loaded),
+        sources=loaded.loaded.sources,
+        provenance=_provenance(loaded),
+        wall_seconds=time.perf_counter() - started,
+        command=("archsim", "run", str(experiment), *_override_words(overrides)),
+    )
+    return write_run(directory, data, artefacts=ARTEFACTS)
+
+
+# ---------------------------------------------------------------- phases
+
+
+def _phases(loaded: LoadedExperiment, workload: PhasesWorkload, progress: bool) -> tuple[PhaseData, ...]:
+    tp, precision, model = workload.tensor_parallel, workload.precision, loaded.model
+    plan: list[tuple[OperatorTrace, int, str]] = []
+    if workload.prefill is not None:
+        prompts = (workload.prefill.prompt_tokens,) * workload.prefill.batch
+        what = f"{workload.prefill.batch} x {workload.prefill.prompt_tokens} prompt tokens"
+        plan.append((lower_prefill(model, precision, tp, prompts), sum(prompts), what))
+    if workload.decode is not None:
+        contexts = (workload.decode.context_tokens,) * workload.batch
+        what = f"batch {workload.batch}, {workload.decode.context_tokens} tokens of context each"
+        plan.append((lower_decode(model, precision, tp, contexts), sum(contexts) + workload.batch, what))
+    _check_memory(loaded, max(kv_tokens for _, kv_tokens, _ in plan))
+    phases = []
+    for trace, kv_tokens, what in plan:
+        with _bar(f"simulating {trace.phase}", len(trace.operators), progress) as bar:
+            outcome = run_phase(loaded, trace, kv_tokens, bar.advance if bar is not None else None)
+        phases.append(_phase_data(loaded, outcome, what))
+    return tuple(phases)
+
+
+def _check_memory(loaded: LoadedExperiment, kv_tokens: int) -> None:
+    """Everything must fit before anything is simulated."""
+    workload = loaded.spec.workload
+    new_machine(loaded).reserve(
+        tuple(kv_storage(loaded.model, workload.precision, workload.tensor_parallel, kv_tokens))
+    )
+
+
+def _phase_data(loaded: LoadedExperiment, outcome: PhaseOutcome, description: str) -> PhaseData:
+    system, trace = loaded.system.spec, outcome.trace
+    records = outcome.trail.operators
+    elapsed_fs = records[-1].end_fs - records[0].start_fs if records else 0
+    return PhaseData(
+        phase=trace.phase,
+        tokens=trace.tokens,
+        sequences=trace.sequences,
+        devices=trace.devices,
+        description=description,
+        records=records,
+        spans=outcome.trail.spans,
+        bandwidth=outcome.trail.bandwidth,
+        energy_pj=_energy(system, records, elapsed_fs, trace.devices),
+        channels=(_channel_class(outcome.channels, outcome.channel),),
+        **_peaks(system, trace),
+    )
+
+
+def _peaks(system: SystemSpec, trace: OperatorTrace) -> dict[str, Any]:
+    flops, fmt = peak_matrix_flops(system, trace)
+    return {
+        "peak_hbm_bytes_per_second": int(system.device.memory.peak_bytes_per_second),
+        "peak_matrix_flops_per_second": flops,
+        "matrix_format": fmt,
+    }
+
+
+def _channel_class(channels: int, counts: Counts) -> ChannelClass:
+    return ChannelClass(label=f"channels 0-{channels - 1}", weight=channels, counts=counts)
+
+
+def _energy(
+    system: SystemSpec, records: Sequence[OperatorRecord], elapsed_fs: int, devices: int
+) -> dict[str, float]:
+    """Energy by component of all devices over a phase, operator by operator within the board's power limit.
+
+    Time between operators (a server waiting for requests) draws idle power."""
+    table, power = system.energy, system.device.power
+    energy: dict[str, float] = {}
+    busy_fs = 0
+    for record in records:
+        busy_fs += record.duration_fs
+        part = within_limit(energy_pj(record.counts, record.duration_fs, table, power), record.duration_fs, power)
+        for name, amount in part.items():
+            energy[name] = energy.get(name, 0.0) + amount * devices
+    idle_fs = max(0, elapsed_fs - busy_fs)
+    for name, amount in energy_pj(Counts(), idle_fs, table, power).items():
+        energy[name] = energy.get(name, 0.0) + amount * devices
+    return energy
+
+
+# ---------------------------------------------------------------- requests
+
+
+def _serve(loaded: LoadedExperiment, workload: RequestsWorkload, progress: bool) -> tuple[tuple[PhaseData, ...], Any]:
+    requests = loaded.requests()
+    machine = new_machine(loaded, keep_spans=len(requests) <= 16)
+    with _bar("serving requests", len(requests), progress) as bar:
+        outcome = serve(
+            machine,
+            loaded.model,
+            workload.precision,
+            workload.batching,
+            requests,
+            (lambda finished: bar.update(completed=finished)) if bar is not None else None,
+        )
+    records = machine.trail.operators
+    trace = lower_prefill(loaded.model, workload.precision, workload.tensor_parallel, (requests[0].context_tokens,))
+    phase = PhaseData(
+        phase="iterations",
+        tokens=outcome.tokens,
+        sequences=len(requests),
+        devices=machine.devices,
+        description=f"{outcome.iterations} iterations of {len(requests)} requests",
+        records=records,
+        spans=machine.trail.spans,
+        bandwidth=machine.trail.bandwidth,
+        energy_pj=_energy(machine.system, records, records[-1].end_fs - records[0].start_fs, machine.devices),
+        channels=(_channel_class(machine.memory.channels, channel_counts(machine)),),
+        **_peaks(machine.system, trace),
+    )
+    return (phase,), outcome.requests
+
+
+def _bar(description: str, total: int, shown: bool) -> AbstractContextManager[Any]:
+    return progress_bar(description, total=total) if shown else nullcontext(None)
+
+
+# ---------------------------------------------------------------- what the report says beside the numbers
+
+
+def _facts(loaded: LoadedExperiment) -> dict[str, str]:
+    system, workload = loaded.system.spec, loaded.spec.workload
+    memory = system.device.memory
+    return {
+        "model": loaded.model.name,
+        "system": system.name,
+        "devices": f"{workload.tensor_parallel} of {system.devices}, tensor parallel",
+        "memory per device": f"{memory.stacks} stacks of {memory.technology.name}, "
+        f"{format_quantity(memory.peak_bytes_per_second, 'bytes/s')} peak",
+        "precision": f"weights {workload.precision.weights}, KV {workload.precision.kv}, "
+        f"activations {workload.precision.activations}",
+    }
+
+
+def _provenance(loaded: LoadedExperiment) -> tuple[Provenance, ...]:
+    if loaded.spec.fidelity is Fidelity.ROOFLINE:
+        return (Provenance(subject="all times", standing="model", note="roofline bounds: no machine is faster"),)
+    channels = loaded.system.spec.device.memory.channels
+    return (
+        Provenance(
+            subject="HBM commands",
+            standing="exact",
+            note=f"every command of a channel scheduled under its standard's timing constraints; one channel stands for "
+            f"all {channels}, whose request sequences are equal (asserted)",
+        ),
+        Provenance(
+            subject="devices",
+            standing="exact",
+            note="one device stands for the tensor-parallel group: same operators, same sizes, same times",
+        ),
+        Provenance(
+            subject="engines",
+            standing="model",
+            note="matrix and vector engines by tiles and waves; efficiency, launch and L2 terms are the preset's, sourced",
+        ),
+        Provenance(
+            subject="collectives",
+            standing="model",
+            note="ring schedules on the links with the library's published latency terms",
+        ),
+        Provenance(subject="energy", standing="model", note="counted events times the preset's energy table"),
+    )
+
+
+def _override_words(overrides: Overrides) -> list[str]:
+    if isinstance(overrides, Mapping):
+        return [f"{name}={value}" for name, value in overrides.items()]
+    return [str(word) for word in overrides]
+
+
+# ---------------------------------------------------------------- single kernels, for compare
+
+
+class KernelPredictor:
+    """Predicts single operators on one device, cold, each from an idle memory: what `archsim compare` measures against."""
+
+    def __init__(self, system: SystemSpec) -> None:
+        self._system = system
+        self._machine = Machine(system, 1, cold=True, keep_spans=False)
+        self.replay_fs = system.device.launch.graph_replay
+
+    def predict(self, operator: Operator) -> tuple[int, float]:
+        """(latency in femtoseconds, energy of the device in picojoules within its power limit)."""
+        trace = OperatorTrace("kernel", (operator,), 1, 1, 1)
+        self._machine.restart()
+        (record,) = self._machine.run(trace)
+        power = self._system.device.power
+        energy = energy_pj(record.counts, record.duration_fs, self._system.energy, power)
+        return record.duration_fs, total_pj(within_limit(energy, record.duration_fs, power))
+
+    def predict_collective(self, operation: str, devices: int, message_bytes: int) -> tuple[int, float]:
+        """(latency in femtoseconds, energy of one device in picojoules).
+
+        Raises UserError if the system has no link."""
+        link = self._system.link
+        if link is None:
+            raise UserError("this system has no link, so collectives can't be predicted", expected="a system with `link`")
+        done = collective(operation, devices, message_bytes, link)
+        energy = energy_pj(Counts(link_bytes=done.link_bytes), done.total_fs, self._system.energy, self._system.device.power)
+        return done.total_fs, total_pj(energy)
+
+
+def kernel_predictor(system: str | Path, overrides: Overrides = ()) -> KernelPredictor:
+    """A predictor for a shipped or described system. Raises UserError as `load_system` does."""
+    return KernelPredictor(load_system(system, overrides).spec)

@@ -1,0 +1,1 @@
+"""Requests into iterations: who runs in the next forward pass."""

@@ -1,0 +1,96 @@
+"""Serving a request trace on one machine: iterations of continuous batching, each an operator trace run by the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from archsim.config.errors import UserError
+from archsim.config.units import format_quantity
+from archsim.energy import energy_pj, total_pj, within_limit
+from archsim.engine.machine import Machine
+from archsim.experiment import BatchingSpec
+from archsim.records import Access, Counts, OperatorRecord, RequestRecord, TensorClass
+from archsim.serving.batching import Scheduler
+from archsim.system import SystemSpec
+from archsim.workload.model import ModelShape
+from archsim.workload.operators import lower_iteration
+from archsim.workload.precision import Precision
+from archsim.workload.requests import Request
+
+
+@dataclass(frozen=True)
+class ServingOutcome:
+    """All requests finished; how many iterations and scheduled tokens that took."""
+
+    requests: tuple[RequestRecord, ...]
+    iterations: int
+    tokens: int
+
+
+def serve(
+    machine: Machine,
+    model: ModelShape,
+    precision: Precision,
+    batching: BatchingSpec,
+    requests: Sequence[Request],
+    on_finished: Callable[[int], object] | None = None,
+) -> ServingOutcome:
+    """Serve `requests` to the end on a machine that holds the model's weights.
+
+    The rest of the memory is KV cache. `on_finished` is told after each iteration how many requests have finished.
+
+    Raises:
+        UserError: if a request can never fit the cache.
+    """
+    capacity = kv_token_capacity(machine, model, precision)
+    _reserve_cache(machine, model, precision, capacity)
+    scheduler = Scheduler(requests, batching, capacity)
+    iterations = tokens = 0
+    while not scheduler.finished:
+        iteration = scheduler.next_iteration(machine.now_fs)
+        if iteration is None:
+            arrival_fs = scheduler.next_arrival_fs()
+            assert arrival_fs is not None  # nothing runs and nothing comes, though not all have finished
+            machine.wait_until(arrival_fs)
+            continue
+        trace = lower_iteration(model, precision, machine.devices, iteration.shapes)
+        start_fs = machine.now_fs
+        records = machine.run(trace, iteration.index)
+        energy = iteration_energy_pj(records, machine.now_fs - start_fs, machine.system) * machine.devices
+        scheduler.complete(iteration, machine.now_fs, energy)
+        iterations += 1
+        tokens += trace.tokens
+        if on_finished is not None:
+            on_finished(len(scheduler.records))
+    return ServingOutcome(scheduler.records, iterations, tokens)
+
+
+def kv_token_capacity(machine: Machine, model: ModelShape, precision: Precision) -> int:
+    """Tokens that the memory left beside the weights can cache. Raises UserError if there is none left."""
+    per_token = model.kv_bytes_per_token(precision, machine.devices)
+    free = machine.placement.free_bytes
+    if free < per_token:
+        raise UserError(
+            f"the weights leave {format_quantity(max(0, free), 'bytes')} for the KV cache, less than one token's",
+            expected="a higher tensor_parallel, or a device with more memory",
+        )
+    return free // per_token
+
+
+def iteration_energy_pj(records: Sequence[OperatorRecord], elapsed_fs: int, system: SystemSpec) -> float:
+    """Energy of one device over an iteration, as its board's power limit lets through."""
+    counts = Counts()
+    for record in records:
+        counts.add(record.counts)
+    power = system.device.power
+    return total_pj(within_limit(energy_pj(counts, elapsed_fs, system.energy, power), elapsed_fs, power))
+
+
+def _reserve_cache(machine: Machine, model: ModelShape, precision: Precision, tokens: int) -> None:
+    layer_bytes = model.kv_bytes_per_token_per_layer(precision, machine.devices)
+    machine.reserve(
+        tuple(
+            Access(f"layers[{layer}].kv", TensorClass.KV, layer_bytes * tokens) for layer in range(model.layers)
+        )
+    )

@@ -1,0 +1,255 @@
+"""A machine: equal devices with their memory and engines, the links between them, and what each event costs.
+
+Everything a preset in hwconfigs/systems says, validated as a whole.
+"""
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+from pydantic import model_validator
+
+from archsim.compute.arithmetic import ceil_div
+from archsim.compute.attention import AttentionKernelSpec
+from archsim.compute.matrix import MatrixEngineSpec
+from archsim.compute.onchip import OnChipBufferSpec
+from archsim.compute.vector import VectorEngineSpec
+from archsim.config.errors import UserError, listed, nearest_name
+from archsim.config.loading import LoadedSpec, data_root, load_spec, read_key
+from archsim.config.schema import Spec
+from archsim.config.units import (
+    ByteCount,
+    BytesPerSecond,
+    PicojoulePerBit,
+    Picojoules,
+    PositiveInt,
+    TimeFs,
+    Watts,
+    format_quantity,
+)
+from archsim.config.units import Dimension as Unit
+from archsim.fabric.links import LinkSpec
+from archsim.memory.standard import ControllerSpec, DramStandard
+
+
+class HbmSpec(Spec):
+    """The memory of one device: `stacks` stacks of a technology, each channel with its own controller.
+
+    `technology` is a preset's name, or a mapping that may have one as its `base`. `capacity` is what programs can
+    use of it, all stacks together."""
+
+    technology: DramStandard
+    stacks: PositiveInt
+    controller: ControllerSpec = ControllerSpec()
+    capacity: ByteCount
+
+    @model_validator(mode="after")
+    def _check(self) -> "HbmSpec":
+        held = self.stacks * self.technology.stack_capacity
+        if self.capacity > held:
+            raise UserError(
+                f"capacity is {_bytes(self.capacity)}, {_bytes(self.capacity - held)} more than {self.stacks} stacks "
+                f"of {_bytes(self.technology.stack_capacity)} hold",
+                expected=f"at most {_bytes(held)}, or at least {ceil_div(self.capacity, held // self.stacks)} stacks",
+            )
+        self.technology.timing(self.controller)  # raises UserError where the controller doesn't fit the technology
+        return self
+
+    @property
+    def channels(self) -> int:
+        """Channels of all stacks."""
+        return self.stacks * self.technology.channels_per_stack
+
+    @property
+    def pseudo_channels(self) -> int:
+        """Pseudo-channels of all stacks."""
+        return self.channels * self.technology.organisation.pseudo_channels
+
+    @property
+    def peak_bytes_per_second(self) -> Fraction:
+        """Data-bus bandwidth of all channels, exact."""
+        return self.channels * self.technology.peak_bytes_per_second
+
+
+class LaunchSpec(Spec):
+    """What software adds: `kernel` per kernel launch; `graph_replay` once per replay of a captured graph, which only
+    the comparison with measured kernels adds to single operators."""
+
+    kernel: TimeFs
+    graph_replay: TimeFs
+
+
+class PowerSpec(Spec):
+    """Of one device's board: `idle` is drawn whatever it does (leakage, clocks, regulators), `limit` is enforced."""
+
+    idle: Watts
+    limit: Watts
+
+    @model_validator(mode="after")
+    def _check(self) -> "PowerSpec":
+        if self.idle >= self.limit:
+            raise UserError(
+                f"idle is {self.idle:g} W, not below the limit of {self.limit:g} W", expected=f"idle < {self.limit:g} W"
+            )
+        return self
+
+
+class DeviceSpec(Spec):
+    """One accelerator. `noc` is the on-chip network's bandwidth between memory and engines.
+
+    `prefetch` says whether an operator's loads start behind the operator before it while the buffer allows (a
+    compiled dataflow machine) or only with its own launch (a GPU's separate kernels). `stream_window` is how many
+    bytes may be in flight or waiting to be consumed; without it, what the buffer holds."""
+
+    name: str
+    memory: HbmSpec
+    matrix: MatrixEngineSpec
+    vector: VectorEngineSpec
+    buffer: OnChipBufferSpec
+    attention: AttentionKernelSpec
+    launch: LaunchSpec
+    noc: BytesPerSecond
+    prefetch: bool = False
+    stream_window: ByteCount | None = None
+    power: PowerSpec
+
+    @property
+    def window_bytes(self) -> int:
+        """Bytes of a stream that may be in flight or waiting to be consumed."""
+        return self.buffer.capacity if self.stream_window is None else self.stream_window
+
+    @model_validator(mode="after")
+    def _check(self) -> "DeviceSpec":
+        channels = self.memory.pseudo_channels
+        least = channels * self.memory.technology.organisation.burst_bytes
+        if self.window_bytes < least:
+            raise UserError(
+                f"a window of {_bytes(self.window_bytes)} can't keep {channels} pseudo-channels busy",
+                expected=f"stream_window of at least {_bytes(least)}, one burst for each",
+            )
+        return self
+
+
+class HbmEnergySpec(Spec):
+    """Energy of the memory's commands, in pJ each, and of its pins.
+
+    `activate` is an ACT with its precharge, of a row of `row` bytes; `read` and `write` move `burst` bytes inside the
+    stack; a refresh command is one pseudo-channel's. `io` is per bit between stack and device."""
+
+    row: ByteCount
+    burst: ByteCount
+    activate: Picojoules
+    read: Picojoules
+    write: Picojoules
+    refresh_all_bank: Picojoules
+    refresh_per_bank: Picojoules
+    io: PicojoulePerBit
+
+
+class EnergyTableSpec(Spec):
+    """Energy per event. Counts times these, plus the idle power, is what energy.py reports.
+
+    `memory_network` is per bit between the memory's pins and the on-chip buffer, `engine_network` per bit between
+    buffer and engines, `buffer` per bit read or written there, the engine's own scratchpad included; `link` per bit
+    that leaves a device. `mac` is one multiply-accumulate per compute format, `vector` one elementwise operation."""
+
+    hbm: HbmEnergySpec
+    memory_network: PicojoulePerBit
+    engine_network: PicojoulePerBit
+    buffer: PicojoulePerBit
+    link: PicojoulePerBit
+    mac: dict[str, Picojoules]
+    vector: Picojoules
+
+    def mac_pj(self, fmt: str) -> float:
+        """Picojoules of one multiply-accumulate. Raises UserError for a format without an entry."""
+        if fmt not in self.mac:
+            raise UserError(
+                f"the energy table has no multiply-accumulate in '{fmt}'",
+                expected=listed(self.mac),
+                nearest=nearest_name(fmt, self.mac),
+            )
+        return self.mac[fmt]
+
+
+class SystemSpec(Spec):
+    """A whole machine: `devices` equal devices, joined by `link` if there are several."""
+
+    kind: Literal["system"]
+    name: str
+    devices: PositiveInt = 1
+    device: DeviceSpec
+    link: LinkSpec | None = None
+    energy: EnergyTableSpec
+
+    @property
+    def capacity_bytes(self) -> int:
+        """Usable memory of all devices."""
+        return self.devices * self.device.memory.capacity
+
+    @model_validator(mode="after")
+    def _check(self) -> "SystemSpec":
+        problems = [*self._link_problems(), *self._energy_problems()]
+        if problems:
+            raise UserError("; ".join(problems))
+        return self
+
+    def _link_problems(self) -> list[str]:
+        if self.devices > 1 and self.link is None:
+            return [f"{self.devices} devices need a link between them: add `link`, or set devices to 1"]
+        return []
+
+    def _energy_problems(self) -> list[str]:
+        organisation = self.device.memory.technology.organisation
+        problems = [
+            f"energy.hbm.{name} is {_bytes(said)}, but a {name} of the memory is {_bytes(actual)}"
+            for name, said, actual in (
+                ("row", self.energy.hbm.row, organisation.row_bytes),
+                ("burst", self.energy.hbm.burst, organisation.burst_bytes),
+            )
+            if said != actual
+        ]
+        missing = [fmt for fmt in self.device.matrix.peak if fmt not in self.energy.mac]
+        if missing:
+            problems.append(f"energy.mac has no entry for {', '.join(missing)}, which the matrix engine computes in")
+        return problems
+
+
+def system_presets() -> dict[str, Path]:
+    """The shipped systems by name, sorted."""
+    folder = data_root() / "hwconfigs" / "systems"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def describe_systems() -> dict[str, str]:
+    """What each shipped system says of itself (`name` in its file), by preset name."""
+    return {name: str(read_key(path, "name")) for name, path in system_presets().items()}
+
+
+def system_path(name_or_path: str | Path) -> Path:
+    """The file of a shipped system's name, or the path itself. Raises UserError with the nearest name."""
+    path = Path(name_or_path)
+    presets = system_presets()
+    if str(name_or_path) in presets:
+        return presets[str(name_or_path)]
+    if path.is_file():
+        return path
+    raise UserError(
+        f"there is no system '{name_or_path}'",
+        expected=f"a path of a YAML file, or {listed(presets)}",
+        nearest=nearest_name(path.stem, presets),
+    )
+
+
+def load_system(
+    name_or_path: str | Path, overrides: Mapping[str, object] | Sequence[str] = (), search: Sequence[Path] = ()
+) -> LoadedSpec[SystemSpec]:
+    """A shipped system by name, or any file, with overrides such as "device.memory.stacks=8".
+
+    Raises SpecError with every problem of the file, UserError if there is no such system."""
+    return load_spec(system_path(name_or_path), SystemSpec, overrides, search)
+
+
+def _bytes(count: int) -> str:
+    return format_quantity(count, Unit.BYTES)

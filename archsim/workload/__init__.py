@@ -1,0 +1,1 @@
+"""What runs: model shapes, precision, a forward pass lowered to operators, and request traces."""

@@ -1,0 +1,99 @@
+"""Collectives against their closed form, by hand."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archsim.config.errors import UserError
+from archsim.fabric.collectives import (
+    CollectiveTime,
+    all_gather,
+    all_reduce,
+    all_to_all,
+    collective,
+    reduce_scatter,
+)
+from archsim.fabric.links import LinkSpec
+from archsim.system import load_system
+
+ONE_PROTOCOL = {
+    "name": "plain",
+    "bandwidth": "100 GB/s",
+    "efficiency": 1,
+    "protocols": [{"name": "only", "base_latency": "2 us", "step_latency": "500 ns", "data_share": 1}],
+}
+
+
+def link() -> LinkSpec:
+    return LinkSpec.model_validate(ONE_PROTOCOL)
+
+
+@given(st.integers(2, 16), st.integers(1, 10**10))
+def test_ring_closed_form(devices: int, message_bytes: int) -> None:
+    chunk = -(-message_bytes // devices)
+    chunk_fs = chunk * 10_000  # 100 GB/s: ten picoseconds a byte
+    for operation, steps in ((all_reduce, 2 * (devices - 1)), (all_gather, devices - 1), (reduce_scatter, devices - 1)):
+        time = operation(message_bytes, devices, link())
+        latency_fs = 2 * 10**9 + steps * 500 * 10**6
+        assert time == CollectiveTime(
+            latency_fs + steps * chunk_fs, latency_fs, steps * chunk_fs, steps * chunk, "only", steps, chunk
+        )
+
+
+def test_all_to_all_sends_everything_at_once() -> None:
+    time = all_to_all(8000, 8, link())
+    assert (time.latency_fs, time.transfer_fs, time.link_bytes) == (2_500_000_000, 7000 * 10_000, 7000)
+
+
+def test_one_device_needs_no_time() -> None:
+    assert all_reduce(10**6, 1, link()).total_fs == 0
+
+
+@given(st.integers(2, 8), st.integers(1, 10**9), st.integers(0, 10**9))
+def test_never_faster_with_more_bytes_nor_than_the_bare_link(devices: int, size: int, more: int) -> None:
+    nvlink = load_h200x8_link()
+    less, greater = all_reduce(size, devices, nvlink), all_reduce(size + more, devices, nvlink)
+    assert less.total_fs <= greater.total_fs
+    assert less.total_fs == less.latency_fs + less.transfer_fs
+    assert less.transfer_fs * nvlink.bandwidth >= less.link_bytes * 10**15
+
+
+LINKS: list[LinkSpec] = []
+
+
+def load_h200x8_link() -> LinkSpec:
+    if not LINKS:
+        found = load_system("h200x8").spec.link
+        assert found is not None
+        LINKS.append(found)
+    return LINKS[0]
+
+
+def test_the_fastest_protocol_is_taken() -> None:
+    nvlink = load_h200x8_link()
+    chosen = [all_reduce(size, 8, nvlink).protocol for size in (1024, 8 * 2**20, 2**29)]
+    assert chosen == ["LL", "LL128", "Simple"]
+
+
+def test_long_messages_reach_the_published_bus_bandwidth() -> None:
+    size = 8 * 2**30
+    bus = 2 * 7 / 8 * size / (all_reduce(size, 8, load_h200x8_link()).total_fs / 1e15)
+    assert 365e9 <= bus <= 370e9
+
+
+def test_the_measured_files_spelling() -> None:
+    assert collective("alltoall", 4, 4096, link()) == all_to_all(4096, 4, link())
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(UserError, match=r"no collective 'all_reduc'.*did you mean 'all_reduce'"):
+        collective("all_reduc", 2, 8, link())
+    with pytest.raises(UserError, match="at least 1 byte"):
+        all_reduce(0, 2, link())
+    with pytest.raises(UserError, match="at least 1 device"):
+        all_reduce(8, 0, link())
+    for protocols, message in (([], "empty"), (ONE_PROTOCOL["protocols"] * 2, "stands twice")):  # type: ignore[operator]
+        with pytest.raises(ValueError, match=message):
+            LinkSpec.model_validate({**ONE_PROTOCOL, "protocols": protocols})

@@ -1,0 +1,227 @@
+"""The report of a run: one offline page, an exact timeline, figures, terminal tables, the progress bar."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fabricated import fabricated_run
+from rich.console import Console
+
+from archsim.records import BandwidthSample, Span
+from archsim.report import ARTEFACTS, style, terminal, timeline
+from archsim.report.series import RunSeries, job_of
+from archsim.results import PhaseData, RunResult, write_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    return write_run(tmp_path_factory.mktemp("run") / "run", fabricated_run(layers=6, requests=20), artefacts=ARTEFACTS)
+
+
+def page(run: RunResult) -> str:
+    return (run.directory / "report.html").read_text(encoding="utf-8")
+
+
+class TestPage:
+    def test_equal_runs_give_equal_bytes_but_for_the_manifest(self, run: RunResult, tmp_path: Path) -> None:
+        again = write_run(
+            tmp_path / "again", fabricated_run(layers=6, requests=20, wall_seconds=9.0), artefacts=ARTEFACTS
+        )
+        files = {path.name for path in run.directory.iterdir()}
+        assert files == {path.name for path in again.directory.iterdir()}
+        differing = {f for f in files if (run.directory / f).read_bytes() != (again.directory / f).read_bytes()}
+        assert differing == {"manifest.json"}
+
+    def test_it_is_one_file_with_one_plotly_and_no_links_out(self, run: RunResult) -> None:
+        text = page(run)
+        assert text.count("plotly.js v") == 1
+        assert not re.search(r"<(script|link|img)[^>]*(src|href)=", text)
+
+    def test_every_section_and_figure_is_there(self, run: RunResult) -> None:
+        text = page(run)
+        shown = re.findall(r'<section id="(\w+)">', text)
+        assert shown == [
+            "headline", "time", "requests", "roofline", "bandwidth", "energy", "channels", "slowest",
+            "provenance", "metrics",
+        ]  # fmt: skip
+        for name in ("jobs", "bandwidth", "energy", "channels"):
+            assert f'id="figure-{name}-prefill"' in text and f'id="figure-{name}-decode"' in text
+        assert str(run.metrics["decode.hbm.bandwidth"]).partition(" ")[0] in text
+        assert "estimate: tile quantisation" in text and "JESD238A" in text
+        assert "channels 0-190 (one class of 191)" in text
+
+    def test_names_are_escaped(self, tmp_path: Path) -> None:
+        nasty = "</script><script>alert(1)</script>"
+        data = fabricated_run(layers=1, name=nasty, facts={"model": nasty}, config={"note": nasty})
+        data.phases[0].records[0].name = nasty
+        text = page(write_run(tmp_path / "run", data, artefacts=ARTEFACTS))
+        assert nasty not in text and "alert(1)" in text
+
+    def test_a_run_without_samples_channels_or_requests(self, tmp_path: Path) -> None:
+        full = fabricated_run(layers=1).phases[1]
+        bare = PhaseData(
+            phase="decode", records=full.records, tokens=32, sequences=32, devices=1, energy_pj={},
+            peak_hbm_bytes_per_second=10**12, peak_matrix_flops_per_second=10**14,
+        )  # fmt: skip
+        data = fabricated_run(phases=(bare,), provenance=(), sources={})
+        written = write_run(tmp_path / "run", data, artefacts=ARTEFACTS)
+        assert "This run sampled no bandwidth" in page(written) and "kept no counts by channel" in page(written)
+        for name in ("roofline", "where_time_goes", "bandwidth", "energy", "channels"):
+            getattr(written.plot, name)()
+
+    @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs the chromium browser on the PATH")
+    def test_a_browser_draws_every_figure_without_errors(self, run: RunResult, tmp_path: Path) -> None:
+        dom, log = opened_in_chromium(run.directory / "report.html", tmp_path)
+        figures = len(re.findall(r'id="figure-[^"]+"', page(run)))
+        assert figures == 11
+        assert len(re.findall(r'<svg class="main-svg"[^>]*style="background', dom)) == figures
+        assert "Uncaught" not in log and "SEVERE" not in log
+
+
+def opened_in_chromium(html: Path, profile: Path) -> tuple[str, str]:
+    """The page after its scripts ran, and what the browser's console said."""
+    command = [
+        "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
+        f"--user-data-dir={profile}", "--window-size=1300,2000", "--virtual-time-budget=8000",
+        "--dump-dom", html.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def events(run: RunResult) -> list[dict[str, Any]]:
+    content = json.loads((run.directory / "timeline.json").read_text(), parse_float=Decimal)
+    return list(content["traceEvents"])
+
+
+class TestTimeline:
+    def test_times_are_exact(self, events: list[dict[str, Any]]) -> None:
+        records = fabricated_run(layers=6).phases[1].records
+        boxes = [event for event in events if event["ph"] == "X" and "kind" in event.get("args", {})]
+        found = [(event["name"], Decimal(event["ts"]), Decimal(event["dur"])) for event in boxes[-len(records) :]]
+        scale = Decimal(10**9)
+        assert found == [(r.name, Decimal(r.start_fs) / scale, Decimal(r.duration_fs) / scale) for r in records]
+
+    def test_every_track_has_a_name(self, events: list[dict[str, Any]]) -> None:
+        threads = {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name"}
+        processes = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
+        assert {event["tid"] for event in events if "tid" in event} == set(threads)
+        assert {event["pid"] for event in events} == set(processes)
+        assert {"GPU[0].HBM", "GPU[0].Matrix", "GPU[0].Link", "GPU[0].Operators"} <= set(threads.values())
+
+    def test_the_counter_is_bandwidth_and_ends_at_zero(self, events: list[dict[str, Any]]) -> None:
+        counters = [event for event in events if event["ph"] == "C"]
+        assert counters and all("bandwidth (GB/s)" in event["name"] for event in counters)
+        assert counters[-1]["args"] == {"read": 0, "write": 0}
+        assert max(sum(event["args"].values()) for event in counters) <= 4800
+
+    def test_phases_on_their_own_clock_follow_each_other(self, tmp_path: Path) -> None:
+        def phase(name: str) -> PhaseData:
+            spans = [Span("GPU[0].HBM", "read", 0, 5 * 10**9)]
+            return PhaseData(
+                phase=name, records=[], spans=spans, bandwidth=[BandwidthSample(0, 10**9, 1, 0)], tokens=1, sequences=1,
+                devices=1, peak_hbm_bytes_per_second=1, peak_matrix_flops_per_second=1, energy_pj={},
+            )  # fmt: skip
+
+        timeline.write_timeline(fabricated_run(phases=(phase("prefill"), phase("decode"))), tmp_path / "timeline.json")
+        events = json.loads((tmp_path / "timeline.json").read_text())["traceEvents"]
+        assert [(e["ts"], e["dur"]) for e in events if e["ph"] == "X" and e["name"] == "read"] == [(0, 5), (5, 5)]
+
+    def test_a_timeline_too_long_to_open_says_where_it_was_cut(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(timeline, "EVENT_LIMIT", 10)
+        timeline.write_timeline(fabricated_run(layers=1), tmp_path / "timeline.json")
+        events = json.loads((tmp_path / "timeline.json").read_text())["traceEvents"]
+        assert any(event["ph"] == "i" and "10 of 12 shown" in event["name"] for event in events)
+
+    def test_decimals(self) -> None:
+        assert timeline.microseconds(1_500_000_001) == "1.500000001"
+        assert timeline.microseconds(2_000_000_000) == "2"
+        assert timeline.microseconds(0) == "0"
+
+
+class TestSeries:
+    def test_jobs_of_all_layers_are_one_and_sum_to_the_phase(self, run: RunResult) -> None:
+        jobs = RunSeries(run).jobs["decode"]
+        assert len(jobs) == 12 and all(job.operators == 6 for job in jobs)
+        assert sum(job.share for job in jobs) == pytest.approx(1)
+        assert sum(job.time_s for job in jobs) == pytest.approx(run.metrics["decode.latency"].value)
+        assert all(sum(job.cause_s.values()) == pytest.approx(job.time_s) for job in jobs)
+
+    @pytest.mark.parametrize("name", ["layers[3].qkv_proj", "layers.3.qkv_proj", "layer[12].qkv_proj", "qkv_proj"])
+    def test_names_lose_their_layer(self, name: str) -> None:
+        assert job_of(name) == "qkv_proj"
+
+    @pytest.mark.parametrize("layers", [2, 120])  # 120 layers are more samples than are drawn: they are binned
+    def test_bandwidth_conserves_bytes(self, tmp_path: Path, layers: int) -> None:
+        data = fabricated_run(layers=layers)
+        steps = RunSeries(write_run(tmp_path / "run", data)).bandwidth("decode")
+        assert steps is not None and (steps.bin_ms is not None) == (layers == 120)
+        widths = [(b - a) / 1e3 for a, b in zip(steps.edges_ms, steps.edges_ms[1:], strict=False)]
+        drawn = sum((r + w) * s for r, w, s in zip(steps.read, steps.write, widths, strict=True))
+        assert drawn == pytest.approx(data.phases[1].metrics()["decode.hbm.bytes"].value)
+        assert steps.mean == pytest.approx(data.phases[1].metrics()["decode.hbm.bandwidth"].value)
+
+    def test_channel_shares_sum_to_one(self, run: RunResult) -> None:
+        for bar in RunSeries(run).channel_bars(run.summary.phases[0]):
+            assert sum(bar.outcomes.values()) == pytest.approx(1) and sum(bar.tiles.values()) == pytest.approx(1)
+
+    def test_text_on_colours_reads(self) -> None:
+        assert style.text_on("#332288") == "#ffffff" and style.text_on("#D5D9DE") == "#000000"
+
+
+class TestFigures:
+    @pytest.mark.parametrize("name", ["roofline", "where_time_goes", "bandwidth", "energy", "channels", "requests"])
+    def test_a_figure_draws_with_labelled_axes(self, run: RunResult, name: str) -> None:
+        figure = getattr(run.plot, name)()
+        assert figure._repr_png_().startswith(b"\x89PNG")
+        assert all(axes.get_xlabel() for axes in figure.axes)
+
+    def test_requests_without_requests(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="served no requests"):
+            write_run(tmp_path / "run", fabricated_run(layers=1)).plot.requests()
+
+
+class TestTerminal:
+    def test_the_tables_tell_the_headline(self, run: RunResult) -> None:
+        out = io.StringIO()
+        terminal.print_run(run, Console(file=out, width=120))
+        for text in ("time to first token", "time per output token", "of 4.800 TB/s", "HBM transfer", "p99"):
+            assert text in out.getvalue()
+        assert str(run.metrics["decode.tpot"]) in out.getvalue() and "memory (" in out.getvalue()
+
+    def test_short_work_shows_no_bar(self) -> None:
+        out = io.StringIO()
+        with terminal.progress("quick", console=Console(file=out, force_terminal=True)) as bar:
+            bar.advance()
+        assert out.getvalue() == ""
+
+    def test_long_work_shows_a_bar(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(terminal, "_PATIENCE_S", 0.01)
+        out = io.StringIO()
+        with terminal.progress("iterations", total=4, console=Console(file=out, force_terminal=True)) as bar:
+            bar.update(completed=1)
+            for _ in range(200):
+                if "iterations" in out.getvalue():
+                    break
+                time.sleep(0.01)
+        assert "iterations" in out.getvalue() and "1/4" in out.getvalue()
+
+    def test_silent_when_asked_or_not_a_terminal(self, capsys: pytest.CaptureFixture[str]) -> None:
+        for enabled in (True, False):
+            with terminal.progress("work", enabled=enabled) as bar:
+                bar.advance()
+                bar.update(total=3)
+        assert capsys.readouterr() == ("", "")

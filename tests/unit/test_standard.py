@@ -1,0 +1,184 @@
+"""A DRAM standard: the presets say what their sources say, and a contradictory one is refused in plain words."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from archsim.config.errors import SpecError, UserError
+from archsim.config.loading import data_root, load_spec, unsourced_numbers
+from archsim.memory.address_map import parse_address_map, row_set_tables
+from archsim.memory.standard import ControllerSpec, DramStandard, RefreshPolicy
+
+MEMORY = data_root() / "hwconfigs" / "memory"
+HBM3 = MEMORY / "hbm3_16gb_8hi.yaml"
+HBM3E = MEMORY / "hbm3e_24gb_8hi.yaml"
+
+# The preset HBM3_6400Mbps / HBM3_16Gb_8hi of Ramulator 2.1, in clocks; tRREFD is JESD238's 8 ns there and here.
+RAMULATOR_HBM3 = dict(
+    tCL=20, tCWL=10, tBL=2, tRCDRD=31, tRCDWR=15, tRP=26, tRAS=45, tRC=72, tRTP=9, tWR=33, tCCDS=2, tCCDL=4, tCCDR=3,
+    tRRDS=4, tRRDL=5, tFAW=24, tWTRS=7, tWTRL=10, tRTW=20, tPPD=2, tRFCab=560, tRFCpb=320, tRREFD=13, tREFI=6240,
+    tREFIpb=195,
+)  # fmt: skip
+
+
+def standard(path: Path = HBM3, *overrides: str) -> DramStandard:
+    return load_spec(path, DramStandard, overrides).spec
+
+
+def test_hbm3_is_the_table_it_cites() -> None:
+    hbm3 = standard()
+    assert {name: hbm3.clocks(name) for name in RAMULATOR_HBM3} == RAMULATOR_HBM3
+    timing = hbm3.timing(ControllerSpec())
+    assert {name: getattr(timing, name) for name in RAMULATOR_HBM3} == {k: 2 * v for k, v in RAMULATOR_HBM3.items()}
+    assert (timing.ticks_per_ck, timing.column_ticks, timing.activate_ticks, timing.precharge_ticks) == (2, 2, 3, 1)
+    assert hbm3.tick_fs == 312_500
+    assert hbm3.peak_bytes_per_second == Fraction(512, 10) * 10**9
+
+
+def test_hbm3e_is_the_memory_of_an_h200() -> None:
+    hbm3e = standard(HBM3E)
+    assert 6 * hbm3e.channels_per_stack * hbm3e.peak_bytes_per_second == 4_800 * 10**9
+    assert hbm3e.channels_per_stack * hbm3e.channel_bytes == hbm3e.stack_capacity == 24 * 2**30
+    assert hbm3e.tick_fs == 320_000
+    assert hbm3e.clocks("tRFCab") == 625
+    assert hbm3e.organisation.row_bytes == 1024
+
+
+@pytest.mark.parametrize("path", [HBM3, HBM3E], ids=lambda path: path.stem)
+def test_every_number_of_a_preset_has_a_source(path: Path) -> None:
+    assert unsourced_numbers(load_spec(path, DramStandard)) == []
+
+
+def test_times_round_up_and_refresh_intervals_down() -> None:
+    hbm3e = standard(HBM3E)
+    assert hbm3e.clocks("tRCDRD") == 31  # 19.375 ns / 0.64 ns = 30.27
+    assert hbm3e.clocks("tREFI") == 6093  # 3900 ns / 0.64 ns = 6093.75: later would be too late
+    assert hbm3e.clocks("tREFIpb") == 190  # 190.43
+
+
+def test_the_interval_of_per_bank_refresh_may_be_given() -> None:
+    assert standard(HBM3, "timings.tREFIpb=100 ns").clocks("tREFIpb") == 160
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("timings.tRC=40 ns", "tRC = 64 clocks is less than tRAS + tRP less one clock of rounding = 70 clocks"),
+        ("timings.tRAS=18 ns", "tRAS = 29 clocks is less than tRCDRD = 31 clocks"),
+        ("timings.tBL=4 nCK", "a burst of 32 B over 32 pins takes 2 clocks, but tBL = 4"),
+        ("timings.tCCDS=1 nCK", "tCCDS = 1 clocks is less than the burst tBL = 2 clocks"),
+        ("timings.tCCDL=1 nCK", "tCCDL = 1 clocks is less than tCCDS = 2 clocks"),
+        ("timings.tRTW=5 nCK", "tRTW = 5 clocks is less than tCL + tBL - tCWL = 12 clocks"),
+        ("timings.tREFI=300 ns", "tREFI = 480 clocks is less than tRFCab + 1 = 561 clocks"),
+        ("timings.tRP=0 ns", "tRP is zero"),
+        ("organisation.rows=24576", "stack_capacity is 17179869184 B, but 16 channels of 1610612736 B hold"),
+        ("organisation.burst_bytes=64 B", "a burst of 64 B over 32 pins takes 4 clocks, but tBL = 2"),
+        ("organisation.rows=0", "0 is too small"),
+        ("organisation.columns=-1", "-1 is too small"),
+        ("commands.activate_clocks=1.3", "activate_clocks = 1.3 is not a whole number of command edges"),
+        ("data_rate=6.4", "data_rate"),
+        ("timings.tFAW=16", "timings.tFAW"),
+    ],
+)
+def test_a_contradiction_is_named(override: str, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        standard(HBM3, override)
+    assert message in str(caught.value)
+
+
+def test_all_contradictions_come_at_once() -> None:
+    with pytest.raises(SpecError) as caught:
+        standard(HBM3, "timings.tCCDL=1 nCK", "timings.tRRDL=1 nCK", "organisation.rows=1000")
+    for name in ("tCCDL", "tRRDL", "stack_capacity"):
+        assert name in str(caught.value)
+
+
+def test_a_controller_chooses_refresh_and_queues() -> None:
+    controller = ControllerSpec(refresh="per_bank", refresh_stagger="100 ns", read_queue=64, write_low=4)
+    timing = standard().timing(controller)
+    assert controller.refresh is RefreshPolicy.PER_BANK
+    assert (timing.refresh_mode, timing.refresh_stagger) == (2, 320)
+    assert (timing.read_queue, timing.write_queue, timing.write_high, timing.write_low) == (64, 32, 24, 4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"write_high": 33}, "can never be reached in a write queue of 32"),
+        ({"write_low": 24}, "is not below write_high"),
+        ({"scheduler": "fifo"}, "fr_fcfs"),
+        ({"page_policy": "closed"}, "open"),
+        ({"read_queue": 0}, "too small"),
+        ({"address_map": "bank_group column bank row"}, "lacks the field stack_id"),
+    ],
+)
+def test_a_controller_that_cannot_work_is_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ControllerSpec(**settings)
+
+
+# ---- address map -----------------------------------------------------------------------------------------------------
+
+SIZES = {"bank_group": 4, "column": 32, "bank": 4, "stack_id": 2, "row": 100}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bank_group column bank stack_id row",
+        "column bank_group bank stack_id row",
+        "column:2 bank_group stack_id column:3 bank row",
+        "stack_id:1 bank:1 column:1 bank_group:1 bank:1 bank_group:1 column:4 row",
+    ],
+)
+def test_a_row_set_reaches_every_burst_once(text: str) -> None:
+    bank, column = row_set_tables(text, SIZES)
+    assert bank.dtype == column.dtype == np.int16
+    places = set(zip(bank.tolist(), column.tolist(), strict=True))
+    assert places == {(b, c) for b in range(32) for c in range(32)}
+    assert len(bank) == 1024
+
+
+def test_the_default_map_changes_the_bank_group_first() -> None:
+    tables = standard().address_tables(ControllerSpec())
+    assert tables.bank[:5].tolist() == [0, 1, 2, 3, 0]
+    assert tables.column[:9].tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2]
+    assert tables.bank[128] == 4  # the next bank of the group
+    assert tables.bank[512] == 16  # the next stack ID
+
+
+def test_the_pieces_of_a_field_come_lowest_bits_first() -> None:
+    _, column = row_set_tables("column:2 bank_group bank stack_id column:3 row", SIZES)
+    assert column[:5].tolist() == [0, 1, 2, 3, 0]
+    assert column[128] == 4
+
+
+def test_sizes_need_not_be_powers_of_two() -> None:
+    bank, column = row_set_tables("bank_group column bank stack_id row", SIZES | {"bank": 3, "column": 5})
+    assert len({*zip(bank.tolist(), column.tolist(), strict=True)}) == len(bank) == 4 * 3 * 2 * 5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("bank_group column bank row", "lacks the field stack_id"),
+        ("bank_group colum bank stack_id row", "did you mean 'column'"),
+        ("row bank_group column bank stack_id", "does not end with one whole row"),
+        ("column:2 bank_group bank stack_id column row", "need bits"),
+        ("column:2 bank_group bank stack_id row", "gives column 4 values, but there are 32"),
+        ("column:x bank_group bank stack_id row", "no number of bits"),
+        ("", "lacks the field bank_group"),
+    ],
+)
+def test_a_wrong_address_map_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_address_map(text, SIZES)
+
+
+def test_an_address_map_that_does_not_fit_the_standard_is_refused() -> None:
+    with pytest.raises(UserError, match="there are 32"):
+        standard().timing(ControllerSpec(address_map="column:6 bank_group bank stack_id row"))
