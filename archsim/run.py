@@ -168,7 +168,7 @@ def _energy(
 
 def _serve(loaded: LoadedExperiment, workload: RequestsWorkload, progress: bool) -> tuple[tuple[PhaseData, ...], Any]:
     requests = loaded.requests()
-    machine = new_machine(loaded, keep_spans=len(requests) <= 16)
+    machine = new_machine(loaded, folded=True)
     with _bar("serving requests", len(requests), progress) as bar:
         outcome = serve(
             machine,
@@ -261,7 +261,7 @@ class KernelPredictor:
 
     def __init__(self, system: SystemSpec) -> None:
         self._system = system
-        self._machine = Machine(system, 1, cold=True, keep_spans=False)
+        self._machine = Machine(system, 1, cold=True)
         self.replay_fs = system.device.launch.graph_replay
 
     def predict(self, operator: Operator) -> tuple[int, float]:

@@ -1,12 +1,13 @@
 """One machine running operator traces: a group of equal devices, of which one is simulated and stands for all.
 
 The devices of a tensor-parallel group run the same operators on the same sizes at the same time, so they are one class; the links
-between them carry the collectives.
+between them carry the collectives. While nothing else happens in the simpy environment, a trace runs as one chain in the memory's
+kernel; a device that prefetches runs it operator by operator. Where both are possible they give the same numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,42 +15,20 @@ import numpy as np
 import simpy
 
 from archsim.engine.memory_port import MemoryPort, NoProgress
+from archsim.engine.outcome import folded_records_of, records_of
 from archsim.engine.placement import Placement
-from archsim.engine.work import (
-    COLLECTIVE_KINDS,
-    OperatorWork,
-    collective_time,
-    operator_work,
-    roofline_fs,
-)
-from archsim.kernels.timing import Count
-from archsim.memory.device import HbmDevice, Transfer
-from archsim.records import (
-    CAUSES,
-    Access,
-    BandwidthSample,
-    Counts,
-    Operator,
-    OperatorRecord,
-    OperatorTrace,
-    Span,
-)
+from archsim.engine.prepare import Prepared, Preparer
+from archsim.engine.work import COLLECTIVE_KINDS
+from archsim.kernels.program import FIRST_RANGE, OPERATOR_WORDS, STREAM_END_FS, STREAM_START_FS
+from archsim.memory.device import HbmDevice, StuckMemory
+from archsim.records import Access, BandwidthSample, OperatorRecord, OperatorTrace, Span
 from archsim.system import SystemSpec
 
-TILES_IN_WINDOW = 4
-"""The consumer works on a quarter of the window at a time: what it frees is refilled while it goes on."""
-LEAST_TILES = 16
-"""An operator is consumed in at least so many steps, so that filling the first and using the last stay small."""
+Step = Callable[[int], object]
+"""Told how many more operators have finished."""
 
-
-@dataclass(slots=True)
-class _Run:
-    """An operator under way."""
-
-    operator: Operator
-    work: OperatorWork
-    job: int | None = None
-    done: simpy.Event | None = None
+CHAIN_OPERATORS = 512
+"""A chain is cut into pieces of this size, so that progress can be shown and an interrupt is heard."""
 
 
 @dataclass(slots=True)
@@ -69,7 +48,9 @@ class Machine:
         devices: how many of its devices work together (the tensor-parallel degree).
         cycle: simulate memory cycle by cycle; otherwise every operator takes its roofline bound.
         shortcuts: let the memory use its memo (same numbers, sooner).
+        stepwise: run operator by operator also where a chain would do (same numbers, later).
         cold: no operand stays on chip between operators (single kernels, as benchmarks measure them).
+        folded: record an iteration's operators of all layers under one name, and no timeline.
     """
 
     def __init__(
@@ -79,18 +60,20 @@ class Machine:
         *,
         cycle: bool = True,
         shortcuts: bool = True,
+        stepwise: bool = False,
         cold: bool = False,
-        keep_spans: bool = True,
+        folded: bool = False,
     ) -> None:
         self.system = system
         self.devices = devices
         memory = system.device.memory
         self.memory = HbmDevice(memory.technology, memory.controller, memory.channels, shortcuts=shortcuts)
-        self.placement = Placement(self.memory, memory.capacity, memory.stacks * memory.technology.stack_capacity)
+        physical_bytes = memory.stacks * memory.technology.stack_capacity
+        self.placement = Placement(self.memory, memory.capacity, physical_bytes)
+        self._preparer = Preparer(system, devices, self.memory, self.placement, cold=cold)
         self._cycle = cycle
-        self._cold = cold
-        self._keep_spans = keep_spans
-        self._works: dict[Operator, OperatorWork] = {}
+        self._stepwise = stepwise or system.device.prefetch
+        self._folded = folded
         self.restart()
 
     def restart(self) -> None:
@@ -106,16 +89,23 @@ class Machine:
         """The time the machine has reached."""
         return int(self.environment.now)
 
-    def reserve(self, accesses: Iterator[Access] | tuple[Access, ...]) -> None:
+    def reserve(self, accesses: Iterable[Access]) -> None:
         """Place tensors in memory. Raises UserError if they don't fit."""
         self.placement.reserve(accesses)
 
-    def run(self, trace: OperatorTrace, iteration: int = 0, on_operator: Any = None) -> list[OperatorRecord]:
+    def run(self, trace: OperatorTrace, iteration: int = 0, step: Step | None = None) -> list[OperatorRecord]:
         """Run a trace to its end, from now on; its records. Raises NoProgress if a component is stuck."""
-        first = len(self.trail.operators)
-        process = self.environment.process(self._execute(trace, iteration, on_operator))
-        self.environment.run(until=process)
-        return self.trail.operators[first:]
+        prepared = [self._preparer.prepare(operator) for operator in trace.operators]
+        process = self.environment.process(self._execute(prepared, step))
+        outcomes = self.environment.run(until=process)
+        make = folded_records_of if self._folded else records_of
+        records = make(trace, prepared, outcomes, self.memory, iteration) if self._cycle else _bounds(
+            trace, prepared, outcomes, iteration, self.memory.timing.burst_bytes
+        )
+        self.trail.operators += records
+        if not self._folded:
+            self._add_timeline(prepared, outcomes, records)
+        return records
 
     def wait_until(self, time_fs: int) -> None:
         """Let time pass (idle) up to `time_fs`."""
@@ -124,239 +114,130 @@ class Machine:
 
     # ------------------------------------------------------------ executing a trace
 
-    def _execute(
-        self, trace: OperatorTrace, iteration: int, on_operator: Any
-    ) -> Generator[simpy.Event, Any, None]:
-        prefetched: _Run | None = None
-        for position, operator in enumerate(trace.operators):
-            if operator.kind in COLLECTIVE_KINDS:
-                yield from self._communicate(trace, operator, iteration)
-            elif self._cycle:
-                current = prefetched if prefetched is not None else _Run(operator, self._work(operator))
-                following = trace.operators[position + 1] if position + 1 < len(trace.operators) else None
-                prefetched = yield from self._compute(trace, current, following, iteration)
-            else:
-                yield from self._bound(trace, operator, iteration)
-            if on_operator is not None:
-                on_operator()
+    def _execute(self, prepared: list[Prepared], step: Step | None) -> Generator[simpy.Event, Any, np.ndarray]:
+        if not self._cycle:
+            outcomes = yield from self._run_bounds(prepared)
+        elif self._stepwise:
+            outcomes = yield from self._run_stepwise(prepared, step)
+        else:
+            outcomes = yield from self._run_chain(prepared, step)
+        return outcomes
 
-    def _work(self, operator: Operator) -> OperatorWork:
-        work = self._works.get(operator)
-        if work is None:
-            work = operator_work(operator, self.system.device, self.memory.unloaded_read_fs, cold=self._cold)
-            if len(self._works) > 20_000:
-                self._works.clear()
-            self._works[operator] = work
-        return work
+    def _run_chain(self, prepared: list[Prepared], step: Step | None) -> Generator[simpy.Event, Any, np.ndarray]:
+        """All operators in the memory's kernel, piece by piece; then time moves on to the end."""
+        parts = []
+        time_fs = self.now_fs
+        for first in range(0, len(prepared), CHAIN_OPERATORS):
+            piece = prepared[first : first + CHAIN_OPERATORS]
+            try:
+                outcomes = self.memory.run_program(*_program(piece), time_fs)
+            except StuckMemory as stuck:
+                raise NoProgress(f"{self._port.name} makes no progress: {stuck}") from None
+            parts.append(outcomes)
+            time_fs = int(outcomes[-1, 3])
+            if step is not None:
+                step(len(piece))
+        yield self.environment.timeout(time_fs - self.now_fs)
+        return np.concatenate(parts)
 
-    def _compute(
-        self, trace: OperatorTrace, run: _Run, following: Operator | None, iteration: int
-    ) -> Generator[simpy.Event, Any, _Run | None]:
-        """One operator: launch, then memory and engines together, then its tail. The next operator, if it was prefetched."""
-        environment, work = self.environment, run.work
-        start_fs = int(environment.now)
-        launch_fs = 0 if run.job is not None else work.launch_fs
-        if launch_fs + work.lead_fs:
-            yield environment.timeout(launch_fs + work.lead_fs)
-        stream_start_fs = int(environment.now)
+    def _run_stepwise(self, prepared: list[Prepared], step: Step | None) -> Generator[simpy.Event, Any, np.ndarray]:
+        """Operator by operator; a device that prefetches starts each one's loads behind those of the one before."""
+        outcomes = np.zeros((len(prepared), 20), np.int64)
+        ahead: tuple[int, simpy.Event] | None = None
+        for index, item in enumerate(prepared):
+            following = prepared[index + 1] if index + 1 < len(prepared) else None
+            ahead = yield from self._run_one(item, following, ahead, outcomes[index])
+            if step is not None:
+                step(1)
+        return outcomes
+
+    def _run_one(
+        self,
+        item: Prepared,
+        following: Prepared | None,
+        ahead: tuple[int, simpy.Event] | None,
+        outcome: np.ndarray,
+    ) -> Generator[simpy.Event, Any, tuple[int, simpy.Event] | None]:
+        """One operator: launch and lead, then memory and engines together, then its tail. What it prefetched, if anything."""
+        environment = self.environment
+        outcome[0] = environment.now
+        lead_fs = item.launch_fs + item.lead_fs if ahead is None else item.lead_fs
+        yield environment.timeout(lead_fs)
+        outcome[1] = environment.now
         self._port.catch_up()
-        transfer = self._transfer(work)
-        if run.job is not None:
-            self._port.open_gate(run.job)
-        elif transfer is not None:
-            run.job, run.done = self._port.submit(transfer)
-        ahead = self._prefetch(following)
-        if run.done is not None:
-            yield run.done
-        elif work.engine_fs:
-            yield environment.timeout(work.engine_fs)
-        stream_fs = int(environment.now) - stream_start_fs
-        if work.tail_fs:
-            yield environment.timeout(work.tail_fs)
-        self._record(trace, run, iteration, start_fs, launch_fs, stream_start_fs, stream_fs)
-        return ahead
+        done: simpy.Event | None = None
+        if ahead is not None:
+            job, done = ahead
+            self._port.open_gate(job)
+        elif item.transfer is not None:
+            _, done = self._port.submit(item.transfer)
+        prefetched = self._prefetch(following)
+        yield done if done is not None else environment.timeout(item.fixed_fs)
+        outcome[2] = environment.now
+        yield environment.timeout(item.tail_fs)
+        outcome[3] = environment.now
+        counts = self.memory.count_vector()
+        outcome[4:] = counts - self._seen
+        self._seen = counts
+        return prefetched
 
-    def _transfer(self, work: OperatorWork, *, gated: bool = False) -> Transfer | None:
-        """An operator's memory traffic, cut into tiles that fit the window; None if all of it stays on chip."""
-        ranges = tuple(self.placement.range_of(access, write=False) for access in work.reads) + tuple(
-            self.placement.range_of(access, write=True) for access in work.writes
-        )
-        ranges = tuple(data for data in ranges if data.bursts > 0)
-        if not ranges:
+    def _prefetch(self, following: Prepared | None) -> tuple[int, simpy.Event] | None:
+        """Start the next operator's loads, if the device does that; its consumer waits at a gate."""
+        if not self.system.device.prefetch or following is None or following.transfer is None:
             return None
-        window = max(1, self.memory.bursts(self.system.device.window_bytes) // max(1, len(work.reads)))
-        tiles, tile_ticks = self._tiles(max(data.bursts for data in ranges), window, work.engine_fs)
-        return Transfer(ranges, tiles, tile_ticks, window, gated)
+        return self._port.submit(following.transfer, gated=True)
 
-    def _tiles(self, bursts: int, window: int, engine_fs: int) -> tuple[int, int]:
-        """How many tiles an operator is consumed in, and the ticks of each; together at least the engines' time.
+    def _run_bounds(self, prepared: list[Prepared]) -> Generator[simpy.Event, Any, np.ndarray]:
+        """Every operator at its roofline bound."""
+        outcomes = np.zeros((len(prepared), 20), np.int64)
+        ends = self.now_fs + np.cumsum([item.roofline_fs for item in prepared])
+        outcomes[:, 3] = outcomes[:, 2] = ends
+        outcomes[0, 0] = self.now_fs
+        outcomes[1:, 0] = ends[:-1]
+        outcomes[:, 1] = outcomes[:, 0]
+        yield self.environment.timeout(int(ends[-1]) - self.now_fs)
+        return outcomes
 
-        A tile is a row set, or half, a quarter, ... of one, so that an operator has enough of them and they fit the
-        window several times over: tile boundaries then fall on the same places of every row set."""
-        share = self.memory.row_set_bursts
-        while share > 1 and (share * LEAST_TILES > bursts or share * TILES_IN_WINDOW > window):
-            share //= 2
-        shortest_ticks = self.memory.timing.tCL + self.memory.timing.tBL
-        engine_ticks = self.memory.to_ticks(engine_fs)
-        tiles = -(-bursts // share)
-        while tiles > 1 and tiles * shortest_ticks > engine_ticks and -(-bursts // (tiles // 2)) <= window:
-            tiles = -(-tiles // 2)  # less arithmetic per tile than a read's latency: fewer, longer tiles
-        return tiles, max(-(-engine_ticks // tiles), shortest_ticks)
-
-    def _prefetch(self, following: Operator | None) -> _Run | None:
-        """Start the next operator's loads behind the present one's, if the device does that; its consumer waits at a gate."""
-        if not self.system.device.prefetch or following is None or following.kind in COLLECTIVE_KINDS:
-            return None
-        run = _Run(following, self._work(following))
-        transfer = self._transfer(run.work, gated=True)
-        if transfer is not None:
-            run.job, run.done = self._port.submit(transfer)
-        return run
-
-    def _communicate(
-        self, trace: OperatorTrace, operator: Operator, iteration: int
-    ) -> Generator[simpy.Event, Any, None]:
-        """A collective among the devices of the group; the operator before it has written what it sends."""
-        start_fs = int(self.environment.now)
-        time = collective_time(operator, self.system, self.devices)
-        duration_fs = time.total_fs if self._cycle else time.transfer_fs
-        yield self.environment.timeout(duration_fs)
-        counts = Counts(link_bytes=time.link_bytes)
-        self._add_record(trace, operator, iteration, start_fs, {"link": duration_fs}, time.transfer_fs, counts)
-        self._span("GPU[0].Link", operator.name, start_fs, int(self.environment.now))
-
-    def _bound(self, trace: OperatorTrace, operator: Operator, iteration: int) -> Generator[simpy.Event, Any, None]:
-        """An operator at `fidelity: roofline`: no machine is faster."""
-        start_fs = int(self.environment.now)
-        work = self._work(operator)
-        bound_fs = roofline_fs(operator, work, self.system.device)
-        yield self.environment.timeout(bound_fs)
-        burst = self.memory.timing.burst_bytes
-        counts = self._engine_counts(operator, work)
-        counts.dram_read_bytes = sum(access.bytes for access in work.reads)
-        counts.dram_write_bytes = sum(access.bytes for access in work.writes)
-        counts.dram_reads = -(-counts.dram_read_bytes // burst)
-        counts.dram_writes = -(-counts.dram_write_bytes // burst)
-        memory_bound = bound_fs > 0 and bound_fs == roofline_fs(_without_arithmetic(operator), work, self.system.device)
-        cause = "transfer" if memory_bound else "compute"
-        self._add_record(trace, operator, iteration, start_fs, {cause: bound_fs}, bound_fs, counts)
-
-    # ------------------------------------------------------------ recording
-
-    def _record(
-        self,
-        trace: OperatorTrace,
-        run: _Run,
-        iteration: int,
-        start_fs: int,
-        launch_fs: int,
-        stream_start_fs: int,
-        stream_fs: int,
-    ) -> None:
-        """Count what the memory did since the last record, and say where the operator's time went."""
-        vector = self.memory.count_vector()
-        delta = vector - self._seen
-        self._seen = vector
-        counts = self._engine_counts(run.operator, run.work)
-        self.memory.add_counts(delta, counts)
-        if run.job is not None:
-            moved = counts.dram_read_bytes + counts.dram_write_bytes
-            counts.dram_padding_bytes = max(0, moved - run.work.memory_bytes)
-            counts.noc_bytes = moved
-            self._span("GPU[0].HBM", run.operator.name, stream_start_fs, stream_start_fs + stream_fs)
-            if self._keep_spans:
-                self.trail.bandwidth.append(
-                    BandwidthSample(
-                        stream_start_fs, stream_start_fs + stream_fs, counts.dram_read_bytes, counts.dram_write_bytes
-                    )
-                )
-        causes = self._memory_causes(delta, stream_fs) if run.job is not None else {}
-        rest_fs = stream_fs - sum(causes.values())
-        causes["compute"] = min(rest_fs, run.work.engine_fs)
-        causes["launch"] = launch_fs
-        causes["fill"] = rest_fs - causes["compute"] + run.work.tail_fs + stream_start_fs - start_fs - launch_fs
-        bound_fs = roofline_fs(run.operator, run.work, self.system.device)
-        self._add_record(trace, run.operator, iteration, start_fs, causes, bound_fs, counts)
-        if run.work.engine_fs:
-            engine = "GPU[0].Matrix" if run.operator.matrix_flops else "GPU[0].Vector"
-            self._span(engine, run.operator.name, stream_start_fs, stream_start_fs + stream_fs)
-
-    def _memory_causes(self, delta: np.ndarray, stream_fs: int) -> dict[str, int]:
-        """Data-bus time by cause, mean over the pseudo-channels, in the order it is granted until the stream's time is used."""
-        left_fs = stream_fs
-        causes = {}
-        for cause, count in (
-            ("transfer", Count.BUSY),
-            ("refresh", Count.REFRESH),
-            ("turnaround", Count.TURNAROUND),
-            ("row", Count.ROW),
-        ):
-            share_fs = self.memory.to_fs(int(delta[count])) // self.memory.timing.pseudo_channels
-            causes[cause] = min(left_fs, share_fs)
-            left_fs -= causes[cause]
-        return causes
-
-    def _engine_counts(self, operator: Operator, work: OperatorWork) -> Counts:
-        macs = {operator.compute_format: operator.matrix_flops // 2} if operator.matrix_flops else {}
-        return Counts(
-            buffer_read_bytes=work.buffer_read_bytes,
-            buffer_write_bytes=work.buffer_write_bytes,
-            matrix_macs=macs,
-            vector_flops=operator.vector_flops,
-        )
-
-    def _add_record(
-        self,
-        trace: OperatorTrace,
-        operator: Operator,
-        iteration: int,
-        start_fs: int,
-        causes: dict[str, int],
-        bound_fs: int,
-        counts: Counts,
-    ) -> None:
-        end_fs = int(self.environment.now)
-        cause_fs = {cause: causes.get(cause, 0) for cause in CAUSES}
-        assert sum(cause_fs.values()) == end_fs - start_fs, f"{operator.name}: causes don't tile its time"
-        assert end_fs - start_fs >= bound_fs, f"{operator.name} is faster than its roofline bound"
-        self.trail.operators.append(
-            OperatorRecord(
-                name=operator.name,
-                kind=operator.kind,
-                layer=operator.layer,
-                phase=trace.phase,
-                iteration=iteration,
-                start_fs=start_fs,
-                end_fs=end_fs,
-                bound=_bound_of(cause_fs),
-                roofline_fs=bound_fs,
-                cause_fs=cause_fs,
-                matrix_flops=operator.matrix_flops,
-                vector_flops=operator.vector_flops,
-                counts=counts,
-            )
-        )
-
-    def _span(self, component: str, name: str, start_fs: int, end_fs: int) -> None:
-        if self._keep_spans and end_fs > start_fs:
-            self.trail.spans.append(Span(component, name, start_fs, end_fs))
+    def _add_timeline(self, prepared: list[Prepared], outcomes: np.ndarray, records: list[OperatorRecord]) -> None:
+        for item, outcome, record in zip(prepared, outcomes, records, strict=True):
+            start_fs, end_fs = int(outcome[STREAM_START_FS]), int(outcome[STREAM_END_FS])
+            for component in _components(item):
+                if end_fs > start_fs:
+                    self.trail.spans.append(Span(component, record.name, start_fs, end_fs))
+            if item.transfer is not None:
+                read, written = record.counts.dram_read_bytes, record.counts.dram_write_bytes
+                self.trail.bandwidth.append(BandwidthSample(start_fs, end_fs, read, written))
 
 
-def _bound_of(cause_fs: dict[str, int]) -> str:
-    """What an operator's time mostly went to: memory, compute, link, or latency (launch and fill)."""
-    groups = {
-        "memory": cause_fs["transfer"] + cause_fs["row"] + cause_fs["turnaround"] + cause_fs["refresh"],
-        "compute": cause_fs["compute"],
-        "link": cause_fs["link"],
-        "latency": cause_fs["launch"] + cause_fs["fill"],
-    }
-    return max(groups, key=lambda name: groups[name])
+def _program(prepared: list[Prepared]) -> tuple[np.ndarray, np.ndarray]:
+    """Operators and ranges as the kernel's tables."""
+    operators = np.array([item.row for item in prepared], np.int64).reshape(len(prepared), OPERATOR_WORDS)
+    ranges = [row for item in prepared for row in item.range_rows]
+    counts = np.array([len(item.range_rows) for item in prepared], np.int64)
+    operators[:, FIRST_RANGE] = np.cumsum(counts) - counts
+    return operators, np.array(ranges, np.int64).reshape(len(ranges), 3)
 
 
-def _without_arithmetic(operator: Operator) -> Operator:
-    from dataclasses import replace
+def _components(item: Prepared) -> list[str]:
+    """The parts of the device that an operator keeps busy."""
+    if item.operator.kind in COLLECTIVE_KINDS:
+        return ["GPU[0].Link"]
+    parts = ["GPU[0].HBM"] if item.transfer is not None else []
+    if item.engine_fs:
+        parts.append("GPU[0].Matrix" if item.operator.matrix_flops else "GPU[0].Vector")
+    return parts
 
-    return replace(operator, matrix_flops=0)
+
+def _bounds(
+    trace: OperatorTrace, prepared: list[Prepared], outcomes: np.ndarray, iteration: int, burst_bytes: int
+) -> list[OperatorRecord]:
+    """Records at `fidelity: roofline`: all of an operator's time is what bounds it, and its bytes are the lowered ones."""
+    from archsim.engine.roofline import bound_record
+
+    return [
+        bound_record(trace, item, int(outcome[0]), int(outcome[3]), iteration, burst_bytes)
+        for item, outcome in zip(prepared, outcomes, strict=True)
+    ]
 
 
 __all__ = ["Machine", "NoProgress", "Trail"]

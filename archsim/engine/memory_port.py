@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import simpy
@@ -36,10 +36,11 @@ class MemoryPort:
         if not self._pending and self.device.now < tick:
             self.device.advance(tick)
 
-    def submit(self, transfer: Transfer) -> tuple[int, simpy.Event]:
-        """Start a transfer now. Its job, and an event that fires when it is done."""
+    def submit(self, transfer: Transfer, *, gated: bool = False) -> tuple[int, simpy.Event]:
+        """Start a transfer now. Its job, and an event that fires when it is done. The consumer of a `gated` one waits for
+        `open_gate`."""
         self.catch_up()
-        job = self.device.submit(transfer)
+        job = self.device.submit(replace(transfer, gated=gated) if gated else transfer)
         pending = _Pending(self._environment.event())
         self._pending[job] = pending
         if not self._running:

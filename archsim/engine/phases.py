@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from archsim.engine.machine import Machine, Trail
+from archsim.engine.machine import Machine, Step, Trail
 from archsim.experiment import Fidelity, LoadedExperiment
 from archsim.records import Access, Counts, OperatorTrace, TensorClass
 from archsim.system import SystemSpec
 from archsim.workload.model import ModelShape
 from archsim.workload.operators import tensors
 from archsim.workload.precision import Precision
-
-Progress = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ def kv_storage(model: ModelShape, precision: Precision, tp: int, tokens: int) ->
         yield Access(f"layers[{layer}].kv", TensorClass.KV, layer_bytes * tokens)
 
 
-def new_machine(experiment: LoadedExperiment, *, keep_spans: bool = True) -> Machine:
+def new_machine(experiment: LoadedExperiment, *, folded: bool = False) -> Machine:
     """A machine as the experiment describes it, with the model's weights in place.
 
     Raises UserError if they don't fit."""
@@ -43,18 +41,18 @@ def new_machine(experiment: LoadedExperiment, *, keep_spans: bool = True) -> Mac
         spec.workload.tensor_parallel,
         cycle=spec.fidelity is Fidelity.CYCLE,
         shortcuts=not spec.no_shortcuts,
-        keep_spans=keep_spans,
+        folded=folded,
     )
     machine.reserve(tensors(experiment.model, spec.workload.precision, spec.workload.tensor_parallel))
     return machine
 
 
-def run_phase(experiment: LoadedExperiment, trace: OperatorTrace, kv_tokens: int, step: Progress | None) -> PhaseOutcome:
+def run_phase(experiment: LoadedExperiment, trace: OperatorTrace, kv_tokens: int, step: Step | None) -> PhaseOutcome:
     """Run one phase on a machine of its own whose cache holds `kv_tokens` tokens in all."""
     machine = new_machine(experiment)
     workload = experiment.spec.workload
     machine.reserve(tuple(kv_storage(experiment.model, workload.precision, workload.tensor_parallel, kv_tokens)))
-    machine.run(trace, on_operator=step)
+    machine.run(trace, step=step)
     return PhaseOutcome(trace, machine.trail, channel_counts(machine), machine.memory.channels)
 
 

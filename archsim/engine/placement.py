@@ -9,7 +9,6 @@ from archsim.config.units import format_quantity
 from archsim.memory.device import HbmDevice, Range
 from archsim.records import Access, TensorClass
 
-
 ROW_SETS_APART = 32
 """Activation buffers lie so many row sets apart: streams that run together stay out of each other's rows."""
 

@@ -5,6 +5,7 @@ A device is described by its spec; the only number from the simulated memory is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from archsim.compute.arithmetic import ceil_div, transfer_fs
@@ -15,6 +16,8 @@ from archsim.fabric.collectives import CollectiveTime, all_gather, all_reduce
 from archsim.records import Access, Operator, OperatorKind, TensorClass
 from archsim.system import DeviceSpec, SystemSpec
 from archsim.workload.precision import FORMATS
+
+__all__ = ["COLLECTIVE_KINDS", "OperatorWork", "TileWork", "collective_time", "operator_work", "roofline_fs", "roofline_memory_fs", "tile_work"]
 
 MATRIX_KINDS = (
     OperatorKind.GEMM,
@@ -47,8 +50,12 @@ class OperatorWork:
         return sum(access.bytes for access in self.reads) + sum(access.bytes for access in self.writes)
 
 
+TileWorkOf = Callable[[Operator, int, int], TileWork]
+"""(operator, latency of one dependent access, time its operands take to arrive) to tile work."""
+
+
 def operator_work(
-    operator: Operator, device: DeviceSpec, unloaded_read_fs: int, *, cold: bool = False
+    operator: Operator, device: DeviceSpec, unloaded_read_fs: int, tile_work_of: TileWorkOf, *, cold: bool = False
 ) -> OperatorWork:
     """Reduce an operator to what it asks of a device.
 
@@ -58,7 +65,7 @@ def operator_work(
     reads, writes = _through_memory(operator, device, cold)
     memory_bytes = sum(access.bytes for access in (*reads, *writes))
     access_latency_fs = device.buffer.latency + device.buffer.miss_latency + unloaded_read_fs
-    work = _tile_work(operator, device, access_latency_fs, roofline_memory_fs(memory_bytes, device))
+    work = tile_work_of(operator, access_latency_fs, roofline_memory_fs(memory_bytes, device))
     operand_bytes = _operand_bytes(operator, work)
     engine_fs = max(
         work.compute_fs,
@@ -95,7 +102,8 @@ def _through_memory(
     )
 
 
-def _tile_work(operator: Operator, device: DeviceSpec, access_latency_fs: int, stream_fs: int) -> TileWork:
+def tile_work(operator: Operator, device: DeviceSpec, access_latency_fs: int, stream_fs: int) -> TileWork:
+    """The tiles of an operator on the engine that runs it."""
     fmt = operator.compute_format
     if operator.attention is not None:
         engines = AttentionEngines(device.matrix, device.vector, device.buffer, device.attention, access_latency_fs)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from archsim.kernels.candidates import column_floor, refresh_keys
+from archsim.kernels.candidates import offer_column, offer_row, refresh_keys
 from archsim.kernels.channel import (
     ACTIVE,
     ACTIVE_STREAMS,
     ADMIT_AT,
     AGE_SPAN,
     BANK_BITS,
-    BEST_COLUMN,
     BEST_ROW,
-    BUS_OK,
     COLUMN_DIRTY,
-    COLUMN_OK,
     COUNTS,
     ENTRY_ADDRESS,
     ENTRY_AGE,
@@ -31,11 +28,9 @@ from archsim.kernels.channel import (
     JOB,
     JOB_ENDED,
     JOB_FIELDS,
-    KEY_BITS,
     MAX_BANKS,
     MAX_PCS,
     MAX_QUEUE,
-    MAX_STACK_IDS,
     NEVER,
     NEXT_AGE,
     NO_KEY,
@@ -165,6 +160,7 @@ def enqueue(state, q: DramTiming, p, w, s, index, address, arrives, now, bank_of
     if state[HIT_SLOT + o] >= 0:
         return
     held = state[HELD_BANK + p] == bank
+    blocked = state[REFRESHING + p] != 0 and q.refresh_mode == ALL_BANK
     key = (age << BANK_BITS) | bank
     if state[OPEN_ROW + i] == row:
         state[HIT_SLOT + o] = entry
@@ -172,17 +168,14 @@ def enqueue(state, q: DramTiming, p, w, s, index, address, arrives, now, bank_of
         if held:
             return
         state[HIT_KEY + o] = key
-        if w == state[WRITE_MODE + p] and state[REFRESHING + p] * (q.refresh_mode == ALL_BANK) == 0:
-            earliest = max(state[COLUMN_OK + o], column_floor(state, q, now))
-            sid = bank // (q.bank_groups * q.banks_per_group)
-            earliest = max(earliest, state[BUS_OK + (2 * p + w) * MAX_STACK_IDS + sid])
-            state[BEST_COLUMN + p] = min(state[BEST_COLUMN + p], (earliest << KEY_BITS) + key)
+        if w == state[WRITE_MODE + p] and not blocked:
+            offer_column(state, q, p, w, bank, now)
             if (state[BEST_ROW + p] & BANK_MASK) == bank:
                 state[ROW_DIRTY + p] = 1
     elif last < 0 and not held:
         state[ROW_KEY + o] = key
-        if w == state[WRITE_MODE + p]:
-            state[ROW_DIRTY + p] = 1
+        if w == state[WRITE_MODE + p] and not blocked:
+            offer_row(state, q, p, w, bank, now)
 
 
 @inlined

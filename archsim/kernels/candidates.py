@@ -2,8 +2,8 @@
 
 A candidate is `tick << KEY_BITS | age << BANK_BITS | bank`, so that the smallest is the earliest legal command and,
 among equals, the oldest request (FR-FCFS). The keys of banks and the best candidates are kept until something they
-depend on changes: whoever changes it sets COLUMN_DIRTY or ROW_DIRTY, and calls `refresh_keys` for a bank that opens or
-closes.
+depend on changes: whoever changes it sets COLUMN_DIRTY or ROW_DIRTY, or offers the bank that became a candidate,
+and calls `refresh_keys` for a bank that opens or closes.
 """
 
 from __future__ import annotations
@@ -87,6 +87,13 @@ def column_floor(state, q: DramTiming, now):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def activate_floor(state, p):  # type: ignore[no-untyped-def]
+    """Earliest ACT of a pseudo-channel, whatever the bank."""
+    four_ago = state[FAW + 4 * p + (state[FAW_NEXT + p] & 3)]
+    return max(max(state[RRD_OK + p], state[REFPB_OK + p]), four_ago)
+
+
+@inlined
 def find_candidates(state, q: DramTiming, p, now):  # type: ignore[no-untyped-def]
     """Bring the best column and the best row candidate of pseudo-channel p up to date."""
     if state[REFRESHING + p] != 0 and q.refresh_mode == ALL_BANK:
@@ -109,7 +116,7 @@ def find_candidates(state, q: DramTiming, p, now):  # type: ignore[no-untyped-de
     if state[ROW_DIRTY + p] != 0:
         state[ROW_DIRTY + p] = 0
         floor = max(now, state[ROW_BUS_FREE])
-        act_floor = max(max(state[RRD_OK + p], state[REFPB_OK + p]), state[FAW + 4 * p + (state[FAW_NEXT + p] & 3)])
+        act_floor = activate_floor(state, p)
         pre_floor = state[PRE_ANY_OK + p]
         edge = q.ticks_per_ck - 1
         i = p * MAX_BANKS
@@ -121,3 +128,27 @@ def find_candidates(state, q: DramTiming, p, now):  # type: ignore[no-untyped-de
             earliest = (earliest + (shut & edge)) & ~(shut & edge)
             best = min(best, (earliest << KEY_BITS) + state[ROW_KEY + o + b])
         state[BEST_ROW + p] = best
+
+
+@inlined
+def offer_column(state, q: DramTiming, p, w, bank, now):  # type: ignore[no-untyped-def]
+    """Let a bank that has got its oldest hit of the current mode compete with the best column candidate."""
+    o = (2 * p + w) * MAX_BANKS + bank
+    sid = bank // (q.bank_groups * q.banks_per_group)
+    earliest = max(state[BUS_OK + (2 * p + w) * MAX_STACK_IDS + sid], column_floor(state, q, now))
+    key = (max(state[COLUMN_OK + o], earliest) << KEY_BITS) + state[HIT_KEY + o]
+    state[BEST_COLUMN + p] = min(state[BEST_COLUMN + p], key)
+
+
+@inlined
+def offer_row(state, q: DramTiming, p, w, bank, now):  # type: ignore[no-untyped-def]
+    """Let a bank that has got requests of the current mode but no hit compete with the best row candidate."""
+    i = p * MAX_BANKS + bank
+    earliest = max(max(now, state[ROW_BUS_FREE]), state[READY + i])
+    if state[CLOSED + i] == 0:
+        earliest = max(earliest, state[PRE_ANY_OK + p])
+    else:
+        earliest = max(earliest, max(state[GROUP_ACT_OK + i], activate_floor(state, p)))
+        earliest = rising_edge(q, earliest)
+    key = (earliest << KEY_BITS) + state[ROW_KEY + (2 * p + w) * MAX_BANKS + bank]
+    state[BEST_ROW + p] = min(state[BEST_ROW + p], key)

@@ -57,7 +57,6 @@ JOB_GATE = 7
 JOB_OPEN_READS = 8  # bursts not yet issued, all pseudo-channels
 JOB_OPEN_WRITES = 9
 JOB_LAST_DATA = 10  # when the last issued burst is complete
-JOB_SHARE = 11  # bursts per tile of its largest stream
 JOB_FIELDS = 12
 
 # Count vector (timing.Count)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archsim.kernels.candidates import refresh_keys
+from archsim.kernels.candidates import offer_column, offer_row, refresh_keys
 from archsim.kernels.channel import (
     ACT_OK,
     ADMIT_AT,
@@ -129,7 +129,7 @@ def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: igno
         row_set = q.stack_ids * banks_per_sid * q.columns
         column = column_of[state[ENTRY_ADDRESS + entry] % row_set]
         write_log(state, q, log, now, RD + w, p, bank, state[OPEN_ROW + i], column)
-    leave_queue(state, q, p, w, bank, o, i, entry)
+    leave_queue(state, q, p, w, bank, o, i, entry, now)
     s = state[ENTRY_STREAM + entry]
     if state[RECORD_DONE] > 0 and state[STREAM_TRACE + s] != 0:
         done[state[STREAM_BASE + s * MAX_PCS + p] + state[ENTRY_INDEX + entry]] = complete
@@ -139,7 +139,7 @@ def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: igno
 
 
 @inlined
-def leave_queue(state, q: DramTiming, p, w, bank, o, i, entry):  # type: ignore[no-untyped-def]
+def leave_queue(state, q: DramTiming, p, w, bank, o, i, entry, now):  # type: ignore[no-untyped-def]
     """Take a served request out of its bank's list and find the bank's next hit."""
     depth = q.write_queue if w != 0 else q.read_queue
     pool = (2 * p + w) * MAX_QUEUE
@@ -165,7 +165,7 @@ def leave_queue(state, q: DramTiming, p, w, bank, o, i, entry):  # type: ignore[
     state[HIT_KEY + o] = NO_KEY
     if state[HEAD + o] >= 0:
         state[ROW_KEY + o] = (state[ENTRY_AGE + state[HEAD + o]] << BANK_BITS) | bank
-        state[ROW_DIRTY + p] = 1
+        offer_row(state, q, p, w, bank, now)
 
 
 @inlined
@@ -239,7 +239,7 @@ def activate(state, q: DramTiming, p, bank, row, now, log):  # type: ignore[no-u
     if q.refresh_mode == 0 and bank == 0 and p == q.pseudo_channels - 1:
         state[CHECKPOINT] = 1
     refresh_keys(state, q, p, bank)
-    state[COLUMN_DIRTY + p] = 1
+    offer_column(state, q, p, state[WRITE_MODE + p], bank, now)
     state[ROW_DIRTY + p] = 1
     write_log(state, q, log, now, ACT, p, bank, row, -1)
 
@@ -257,7 +257,6 @@ def precharge(state, q: DramTiming, p, bank, now, log):  # type: ignore[no-untyp
     hold_row_bus(state, q, now, q.precharge_ticks)
     refresh_keys(state, q, p, bank)
     state[ROW_DIRTY + p] = 1
-    state[COLUMN_DIRTY + p] = 1
     write_log(state, q, log, now, PRE, p, bank, -1, -1)
 
 

@@ -110,9 +110,6 @@ def run_events(state, q, bank_of, column_of, trace, arrival, done, log, until, t
             if state[REFRESHING + p] != 0 and refresh_tick(state, q, p, now) <= now:
                 refresh(state, q, p, now, log)
         issue_column(state, q, now, column_of, done, log)
-        if q.tRTP == 0:  # the row of the read just issued may be closed in the same tick
-            for p in range(pcs):
-                find_candidates(state, q, p, now)
         issue_row(state, q, now, log)
         state[NOW] = now + 1
         if state[FINISHED_JOB] >= 0 or (to_checkpoint and state[CHECKPOINT] != 0):

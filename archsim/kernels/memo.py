@@ -54,7 +54,6 @@ from archsim.kernels.outlook import (
     rows_ahead,
     stream_row,
     streams_apart,
-    tile_reach,
     write_outlook,
 )
 from archsim.kernels.timing import DramTiming
@@ -90,7 +89,7 @@ class Memo(NamedTuple):
     scratch: np.ndarray  # int64[2 * FORM_LENGTH]
 
 
-def new_memo(budget_bytes: int = 256 << 20) -> Memo:
+def new_memo(budget_bytes: int = 1536 << 20) -> Memo:
     """An empty memo of at most about `budget_bytes`."""
     n = max(64, budget_bytes // (PERIOD_LENGTH * 8 + 4 * 700))
     slots = 1 << (2 * n - 1).bit_length()
@@ -238,7 +237,7 @@ def record(st, q: DramTiming, memo, here, form, deltas):  # type: ignore[no-unty
     for job in range(MAX_JOBS):
         deltas[n] = st[JOB + job * JOB_FIELDS + JOB_STARTED] - deltas[n]
         deltas[n + 1] = st[JOB + job * JOB_FIELDS + JOB_ENDED] - deltas[n + 1]
-        if deltas[n] >= tile_reach(st, q, job):
+        if deltas[n] >= limit:
             return
         n += 2
     deltas[DT] = st[NOW] - deltas[DT]

@@ -16,9 +16,7 @@ from archsim.kernels.channel import (
     JOB,
     JOB_ACTIVE,
     JOB_FIELDS,
-    JOB_SHARE,
     JOB_STARTED,
-    JOB_TILE_TICKS,
     JOB_TILES,
     MAX_BANKS,
     MAX_JOBS,
@@ -43,15 +41,6 @@ def reach(q: DramTiming):  # type: ignore[no-untyped-def]
     if q.refresh_mode == 0:
         interval = 0
     return interval // q.tCCDS + 2 * (q.read_queue + q.write_queue) + 4 * q.columns * q.bank_groups * q.banks_per_group
-
-
-@inlined
-def tile_reach(state, q: DramTiming, job):  # type: ignore[no-untyped-def]
-    """More tiles than a job starts between two checkpoints as a rule (a period with more is not recorded)."""
-    j = JOB + job * JOB_FIELDS
-    by_time = reach(q) * q.tCCDS // max(1, state[j + JOB_TILE_TICKS])
-    by_data = 2 * reach(q) // max(1, state[j + JOB_SHARE])
-    return min(by_time, by_data) + 2
 
 
 @inlined
@@ -126,7 +115,7 @@ def write_outlook(state, q: DramTiming, form, n):  # type: ignore[no-untyped-def
     for job in range(MAX_JOBS):
         j = JOB + job * JOB_FIELDS
         if state[j + JOB_ACTIVE] != 0:
-            form[n] = min(tile_reach(state, q, job), state[j + JOB_TILES] - state[j + JOB_STARTED])
+            form[n] = min(limit, state[j + JOB_TILES] - state[j + JOB_STARTED])
             n += 1
     for p in range(q.pseudo_channels):
         for bank in range(q.stack_ids * q.bank_groups * q.banks_per_group):

@@ -16,7 +16,6 @@ from archsim.kernels.channel import (
     JOB_OPEN_READS,
     JOB_OPEN_WRITES,
     JOB_READY,
-    JOB_SHARE,
     JOB_STARTED,
     JOB_TILE_END,
     JOB_TILE_TICKS,

@@ -1,14 +1,14 @@
 """The driver of a device's HBM: ranges of bytes in, completions and counts out.
 
 All channels get equal request sequences here: ranges are cut burst by burst over all pseudo-channels and padded to a whole round, so
-every channel runs through the same states and one stands for all. `_check_uniform` asserts it for every transfer.
+every channel runs through the same states and one stands for all. Nothing in a `Range` could tell channels apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from archsim.kernels.clock import open_gate, shift_clock
 from archsim.kernels.dram import advance
 from archsim.kernels.jit import kernel, pointer
 from archsim.kernels.memo import Memo, advance_with_memo, new_memo
+from archsim.kernels.program import OUTCOME_WORDS, run_program
 from archsim.kernels.tiles import submit_job, submit_stream, wait_for_data
 from archsim.kernels.timing import Count, DramTiming
 from archsim.memory.standard import ControllerSpec, DramStandard
@@ -58,6 +59,10 @@ class Completion:
 
     job: int
     tick: int
+
+
+class StuckMemory(RuntimeError):
+    """The memory can do nothing more although a transfer waits: the message says where."""
 
 
 class HbmDevice:
@@ -131,7 +136,7 @@ class HbmDevice:
         """Start a transfer now; its job number, which comes back in a `Completion`.
 
         Raises UserError if a tile is larger than the window or too short for the data to arrive in."""
-        self._check_uniform(transfer)
+        self.check(transfer)
         self._rebase()
         job = self._free_job()
         _open_job(self._state, self.timing, job, transfer.tiles, transfer.tile_ticks, channel.NEVER if transfer.gated else 0)
@@ -163,6 +168,33 @@ class HbmDevice:
         self._state[channel.FINISHED_JOB] = -1
         self._streams_of.pop(job, None)
         return Completion(job, self._origin + int(self._view.job[job, channel.JOB_LAST_DATA]))
+
+    def run_program(self, operators: np.ndarray, ranges: np.ndarray, start_fs: int) -> np.ndarray:
+        """Run a chain of operators on an otherwise idle memory (see `kernels.program`): int64[n, OUTCOME_WORDS].
+
+        Raises RuntimeError naming the operator's index if the memory makes no progress."""
+        assert not self._streams_of, "a chain runs on an idle memory"
+        self._rebase()
+        outcomes = np.zeros((len(operators), OUTCOME_WORDS), np.int64)
+        tick = np.array([self.tick_fs.numerator, self.tick_fs.denominator], np.int64)
+        finished = run_program(
+            self._state,
+            self.timing,
+            self._bank_of,
+            self._column_of,
+            self._memo if self._memo is not None else _no_memo(),
+            self._memo is not None,
+            operators,
+            ranges,
+            tick,
+            self._origin,
+            start_fs,
+            HORIZON_TICKS,
+            outcomes,
+        )
+        if finished < len(operators):
+            raise StuckMemory(f"operator {finished} of the chain: {self.describe_work()}")
+        return outcomes
 
     # ------------------------------------------------------------ what happened
 
@@ -205,8 +237,10 @@ class HbmDevice:
 
     # ------------------------------------------------------------ slots and checks
 
-    def _check_uniform(self, transfer: Transfer) -> None:
-        """A range is the same bursts in every pseudo-channel by construction; what remains is that the consumer can work."""
+    def check(self, transfer: Transfer) -> None:
+        """Refuse a transfer that the consumer could not work on. Raises UserError.
+
+        Ranges are the same bursts in every pseudo-channel by construction, so all channels stay equal."""
         if transfer.tiles == 0:
             return
         shortest = self.timing.tCL + self.timing.tBL
@@ -255,6 +289,12 @@ def _shared_memo(timing: DramTiming, bank_of: np.ndarray) -> Memo:
     return _MEMOS[key]
 
 
+@lru_cache(maxsize=1)
+def _no_memo() -> Memo:
+    """A placeholder of the memo's type for runs without it."""
+    return new_memo(0)
+
+
 @kernel
 def _open_job(state, q, job, tiles, tile_ticks, gate):  # type: ignore[no-untyped-def]
     submit_job(pointer(state), q, job, tiles, tile_ticks, gate)
@@ -283,8 +323,3 @@ def _open_gate(state, q, job):  # type: ignore[no-untyped-def]
 @kernel
 def _shift_clock(state, q, shift):  # type: ignore[no-untyped-def]
     shift_clock(pointer(state), q, shift)
-
-
-def ranges_of(sizes: Sequence[tuple[int, int, bool]]) -> tuple[Range, ...]:
-    """(first burst, bursts, write) triples as ranges, empty ones left out."""
-    return tuple(Range(first, bursts, write) for first, bursts, write in sizes if bursts > 0)

@@ -1,0 +1,177 @@
+"""From what the memory reported to operator records: where each operator's time went, what it counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from archsim.engine.prepare import Prepared
+from archsim.kernels.program import END_FS, FIRST_COUNT, START_FS, STREAM_END_FS, STREAM_START_FS
+from archsim.kernels.timing import Count
+from archsim.memory.device import HbmDevice
+from archsim.records import CAUSES, Counts, OperatorKind, OperatorRecord, OperatorTrace
+
+MEMORY_CAUSES = (
+    ("transfer", Count.BUSY),
+    ("refresh", Count.REFRESH),
+    ("turnaround", Count.TURNAROUND),
+    ("row", Count.ROW),
+)
+
+
+def cause_table(prepared: Sequence[Prepared], outcomes: np.ndarray, memory: HbmDevice) -> np.ndarray:
+    """int64[n, len(CAUSES)]: the time of each operator by cause, in femtoseconds, tiling it exactly.
+
+    Memory causes are the data bus's time, mean over the pseudo-channels, granted in the order of `MEMORY_CAUSES` until the
+    stream's time is used; what is left of it is the engines' up to their own time; the rest is pipeline fill."""
+    column = {cause: k for k, cause in enumerate(CAUSES)}
+    table = np.zeros((len(prepared), len(CAUSES)), np.int64)
+    through_memory = np.array([item.transfer is not None for item in prepared])
+    engine = np.array([item.engine_fs for item in prepared], np.int64)
+    launch = np.array([item.launch_fs for item in prepared], np.int64)
+    link = np.array([item.link_fs for item in prepared], np.int64)
+    left = outcomes[:, STREAM_END_FS] - outcomes[:, STREAM_START_FS]
+    numerator, denominator = memory.tick_fs.numerator, memory.tick_fs.denominator
+    for cause, count in MEMORY_CAUSES:
+        bus_fs = -(-outcomes[:, FIRST_COUNT + count] * numerator // denominator) // memory.timing.pseudo_channels
+        share = np.where(through_memory, np.minimum(left, bus_fs), 0)
+        table[:, column[cause]] = share
+        left = left - share
+    table[:, column["link"]] = link
+    left = left - link
+    table[:, column["compute"]] = np.minimum(left, engine)
+    table[:, column["launch"]] = np.minimum(launch, outcomes[:, STREAM_START_FS] - outcomes[:, START_FS])
+    duration = outcomes[:, END_FS] - outcomes[:, START_FS]
+    table[:, column["fill"]] = duration - table.sum(axis=1)
+    return table
+
+
+def records_of(
+    trace: OperatorTrace, prepared: Sequence[Prepared], outcomes: np.ndarray, memory: HbmDevice, iteration: int
+) -> list[OperatorRecord]:
+    """One record per operator."""
+    table = cause_table(prepared, outcomes, memory)
+    _check(prepared, outcomes, table)
+    records = []
+    for item, outcome, causes in zip(prepared, outcomes, table.tolist(), strict=True):
+        cause_fs = dict(zip(CAUSES, causes, strict=True))
+        counts = replace(item.counts, matrix_macs=dict(item.counts.matrix_macs))
+        memory.add_counts(outcome[FIRST_COUNT : FIRST_COUNT + 16], counts)
+        _count_traffic(counts, item.memory_bytes)
+        records.append(
+            OperatorRecord(
+                name=item.operator.name,
+                kind=item.operator.kind,
+                layer=item.operator.layer,
+                phase=trace.phase,
+                iteration=iteration,
+                start_fs=int(outcome[START_FS]),
+                end_fs=int(outcome[END_FS]),
+                bound=bound_of(cause_fs),
+                roofline_fs=item.roofline_fs,
+                cause_fs=cause_fs,
+                matrix_flops=item.operator.matrix_flops,
+                vector_flops=item.operator.vector_flops,
+                counts=counts,
+            )
+        )
+    return records
+
+
+@dataclass(slots=True)
+class _Group:
+    """The operators of an iteration that differ in their layer alone, added up."""
+
+    kind: OperatorKind
+    members: list[int]
+    roofline_fs: int = 0
+    matrix_flops: int = 0
+    vector_flops: int = 0
+    memory_bytes: int = 0
+
+
+def folded_records_of(
+    trace: OperatorTrace, prepared: Sequence[Prepared], outcomes: np.ndarray, memory: HbmDevice, iteration: int
+) -> list[OperatorRecord]:
+    """One record for all layers' operators of a name ("32 x qkv_proj"), laid end to end over the iteration's time.
+
+    A server runs millions of operators; their sums per iteration are exact, the order within the iteration is given up."""
+    table = cause_table(prepared, outcomes, memory)
+    _check(prepared, outcomes, table)
+    groups: dict[str, _Group] = {}
+    for index, item in enumerate(prepared):
+        group = groups.get(item.group)
+        if group is None:
+            group = groups[item.group] = _Group(item.operator.kind, [])
+        group.members.append(index)
+        group.roofline_fs += item.roofline_fs
+        group.matrix_flops += item.operator.matrix_flops
+        group.vector_flops += item.operator.vector_flops
+        group.memory_bytes += item.memory_bytes
+    records = []
+    start_fs = int(outcomes[0, START_FS])
+    for name, group in groups.items():
+        cause_fs = dict(zip(CAUSES, table[group.members].sum(axis=0).tolist(), strict=True))
+        counts = Counts()
+        for index in group.members:
+            _add_engine_counts(counts, prepared[index].counts)
+        memory.add_counts(outcomes[group.members, FIRST_COUNT : FIRST_COUNT + 16].sum(axis=0), counts)
+        _count_traffic(counts, group.memory_bytes)
+        end_fs = start_fs + sum(cause_fs.values())
+        records.append(
+            OperatorRecord(
+                name=f"{len(group.members)} x {name}" if len(group.members) > 1 else name,
+                kind=group.kind,
+                layer=-1,
+                phase=trace.phase,
+                iteration=iteration,
+                start_fs=start_fs,
+                end_fs=end_fs,
+                bound=bound_of(cause_fs),
+                roofline_fs=group.roofline_fs,
+                cause_fs=cause_fs,
+                matrix_flops=group.matrix_flops,
+                vector_flops=group.vector_flops,
+                counts=counts,
+            )
+        )
+        start_fs = end_fs
+    return records
+
+
+def bound_of(cause_fs: dict[str, int]) -> str:
+    """What an operator's time mostly went to: memory, compute, link, or latency (launch and fill)."""
+    groups = {
+        "memory": cause_fs["transfer"] + cause_fs["row"] + cause_fs["turnaround"] + cause_fs["refresh"],
+        "compute": cause_fs["compute"],
+        "link": cause_fs["link"],
+        "latency": cause_fs["launch"] + cause_fs["fill"],
+    }
+    return max(groups, key=lambda name: groups[name])
+
+
+def _add_engine_counts(total: Counts, part: Counts) -> None:
+    """Add the counts that do not come from memory."""
+    total.buffer_read_bytes += part.buffer_read_bytes
+    total.buffer_write_bytes += part.buffer_write_bytes
+    total.link_bytes += part.link_bytes
+    total.vector_flops += part.vector_flops
+    for fmt, macs in part.matrix_macs.items():
+        total.matrix_macs[fmt] = total.matrix_macs.get(fmt, 0) + macs
+
+
+def _count_traffic(counts: Counts, memory_bytes: int) -> None:
+    """What went over the on-chip network, and what of it was padding of ranges to whole rounds of bursts."""
+    counts.noc_bytes = counts.dram_read_bytes + counts.dram_write_bytes
+    counts.dram_padding_bytes = counts.noc_bytes - memory_bytes
+
+
+def _check(prepared: Sequence[Prepared], outcomes: np.ndarray, table: np.ndarray) -> None:
+    """Invariants: causes are never negative (so they tile the time), and nothing beats its roofline bound."""
+    duration = outcomes[:, END_FS] - outcomes[:, START_FS]
+    bound = np.array([item.roofline_fs for item in prepared], np.int64)
+    too_fast = np.flatnonzero(duration < bound)
+    assert not len(too_fast), f"{prepared[too_fast[0]].operator.name} is faster than its roofline bound"
+    assert (table >= 0).all(), "an operator's causes don't tile its time"

@@ -1,0 +1,182 @@
+"""Operators made ready to run on one device: their work, memory ranges, tiles and bounds, computed once for like operators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from archsim.engine.placement import Placement
+from archsim.engine.work import (
+    COLLECTIVE_KINDS,
+    OperatorWork,
+    TileWork,
+    collective_time,
+    operator_work,
+    roofline_fs,
+    roofline_memory_fs,
+    tile_work,
+)
+from archsim.memory.device import HbmDevice, Range, Transfer
+from archsim.records import Counts, Operator
+from archsim.system import SystemSpec
+
+TILES_IN_WINDOW = 4
+"""The consumer works on a quarter of the window at a time: what it frees is refilled while it goes on."""
+LEAST_TILES = 16
+"""An operator is consumed in at least so many steps, so that filling the first and using the last stay small."""
+KEPT = 20_000
+KEPT_BITS = 5
+"""The tile time of a consumer that memory can't keep up with is rounded up to so many significant bits, so that like operators are
+consumed alike. It waits for memory anyway: only the last tile ends later, by at most 1/16 of its own time."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An operator, ready to run. `fixed_fs` is its time if nothing goes through memory (`transfer` is None)."""
+
+    operator: Operator
+    launch_fs: int
+    lead_fs: int
+    fixed_fs: int
+    tail_fs: int
+    engine_fs: int
+    roofline_fs: int
+    transfer: Transfer | None
+    memory_bytes: int
+    link_fs: int
+    memory_bound: bool
+    counts: Counts
+
+    @cached_property
+    def row(self) -> tuple[int, ...]:
+        """The words of `kernels.program` that do not depend on the place in the chain, ranges left out."""
+        transfer = self.transfer
+        if transfer is None:
+            return (self.launch_fs + self.lead_fs, self.fixed_fs, self.tail_fs, 0, 0, 0, 0, 0)
+        words = (len(transfer.ranges), transfer.tiles, transfer.tile_ticks, transfer.window_bursts)
+        return (self.launch_fs + self.lead_fs, 0, self.tail_fs, 0, *words)
+
+    @cached_property
+    def range_rows(self) -> tuple[tuple[int, int, int], ...]:
+        """(first burst, bursts, write) of each range."""
+        ranges = self.transfer.ranges if self.transfer is not None else ()
+        return tuple((data.first_burst, data.bursts, int(data.write)) for data in ranges)
+
+    @cached_property
+    def group(self) -> str:
+        """The operator's name without its layer: "qkv_proj" for "layers[3].qkv_proj"."""
+        name = self.operator.name
+        return name.split("].", 1)[1] if name.startswith("layers[") else name
+
+
+class Preparer:
+    """Prepares operators for one device of a system. Operators are immutable and shared between traces, so the answers are kept."""
+
+    def __init__(
+        self, system: SystemSpec, devices: int, memory: HbmDevice, placement: Placement, *, cold: bool = False
+    ) -> None:
+        self._system = system
+        self._devices = devices
+        self._memory = memory
+        self._placement = placement
+        self._cold = cold
+        self._prepared: dict[int, Prepared] = {}
+        self._tile_works: dict[object, TileWork] = {}
+
+    def prepare(self, operator: Operator) -> Prepared:
+        """The operator made ready; the same object for the same operator."""
+        known = self._prepared.get(id(operator))
+        if known is not None and known.operator is operator:
+            return known
+        if len(self._prepared) >= KEPT:
+            self._prepared.clear()
+        made = self._collective(operator) if operator.kind in COLLECTIVE_KINDS else self._compute(operator)
+        self._prepared[id(operator)] = made
+        return made
+
+    def _collective(self, operator: Operator) -> Prepared:
+        time = collective_time(operator, self._system, self._devices)
+        return Prepared(
+            operator=operator,
+            launch_fs=0,  # the library's base latency covers it
+            lead_fs=0,
+            fixed_fs=time.total_fs,
+            tail_fs=0,
+            engine_fs=0,
+            roofline_fs=time.transfer_fs,
+            transfer=None,
+            memory_bytes=0,
+            link_fs=time.total_fs,
+            memory_bound=False,
+            counts=Counts(link_bytes=time.link_bytes),
+        )
+
+    def _compute(self, operator: Operator) -> Prepared:
+        device = self._system.device
+        work = operator_work(operator, device, self._memory.unloaded_read_fs, self._tile_work, cold=self._cold)
+        macs = {operator.compute_format: operator.matrix_flops // 2} if operator.matrix_flops else {}
+        return Prepared(
+            operator=operator,
+            launch_fs=work.launch_fs,
+            lead_fs=work.lead_fs,
+            fixed_fs=work.engine_fs,
+            tail_fs=work.tail_fs,
+            engine_fs=work.engine_fs,
+            roofline_fs=roofline_fs(operator, work, device),
+            transfer=self._transfer(work),
+            memory_bytes=work.memory_bytes,
+            link_fs=0,
+            memory_bound=roofline_memory_fs(work.memory_bytes, device) >= roofline_fs(operator, work, device),
+            counts=Counts(
+                buffer_read_bytes=work.buffer_read_bytes,
+                buffer_write_bytes=work.buffer_write_bytes,
+                matrix_macs=macs,
+                vector_flops=operator.vector_flops,
+            ),
+        )
+
+    def _tile_work(self, operator: Operator, access_latency_fs: int, stream_fs: int) -> TileWork:
+        """As `work.tile_work`; the layers of a model share their attention's."""
+        if operator.attention is None:
+            return tile_work(operator, self._system.device, access_latency_fs, stream_fs)
+        key = (operator.kind, operator.compute_format, operator.attention)
+        if key not in self._tile_works:
+            if len(self._tile_works) > 64:
+                self._tile_works.clear()
+            self._tile_works[key] = tile_work(operator, self._system.device, access_latency_fs, stream_fs)
+        return self._tile_works[key]
+
+    def _transfer(self, work: OperatorWork) -> Transfer | None:
+        """An operator's memory traffic, cut into tiles that fit the window; None if all of it stays on chip."""
+        accesses = [(access, False) for access in work.reads] + [(access, True) for access in work.writes]
+        ranges: list[Range] = []
+        for access, write in accesses:
+            data = self._placement.range_of(access, write=write)
+            if data.bursts > 0:
+                ranges.append(data)
+        if not ranges:
+            return None
+        window = max(1, self._memory.bursts(self._system.device.window_bytes) // max(1, len(work.reads)))
+        tiles, tile_ticks = self._tiles(max([data.bursts for data in ranges]), window, work.engine_fs)
+        transfer = Transfer(tuple(ranges), tiles, tile_ticks, window)
+        self._memory.check(transfer)
+        return transfer
+
+    def _tiles(self, bursts: int, window: int, engine_fs: int) -> tuple[int, int]:
+        """How many tiles an operator is consumed in, and the ticks of each; together at least the engines' time.
+
+        A tile is a row set, or half, a quarter, ... of one, so that an operator has enough of them and they fit the
+        window several times over: tile boundaries then fall on the same places of every row set."""
+        share = self._memory.row_set_bursts
+        while share > 1 and (share * LEAST_TILES > bursts or share * TILES_IN_WINDOW > window):
+            share //= 2
+        shortest_ticks = self._memory.timing.tCL + self._memory.timing.tBL
+        engine_ticks = self._memory.to_ticks(engine_fs)
+        tiles = -(-bursts // share)
+        while tiles > 1 and tiles * shortest_ticks > engine_ticks and -(-bursts // (tiles // 2)) <= window:
+            tiles = -(-tiles // 2)  # less arithmetic per tile than a read's latency: fewer, longer tiles
+        tile_ticks = max(-(-engine_ticks // tiles), shortest_ticks)
+        if tile_ticks < share * self._memory.timing.tCCDS:
+            grain = 1 << max(0, tile_ticks.bit_length() - KEPT_BITS)
+            tile_ticks = -(-tile_ticks // grain) * grain
+        return tiles, tile_ticks

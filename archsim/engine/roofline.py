@@ -1,0 +1,43 @@
+"""Records of operators at `fidelity: roofline`: the bound that no machine can beat, with the bytes as lowered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from archsim.engine.outcome import bound_of
+from archsim.engine.prepare import Prepared
+from archsim.records import CAUSES, OperatorRecord, OperatorTrace
+
+
+def bound_record(
+    trace: OperatorTrace, item: Prepared, start_fs: int, end_fs: int, iteration: int, burst_bytes: int
+) -> OperatorRecord:
+    """One operator that took exactly its bound, all of it for the one cause that sets the bound."""
+    operator = item.operator
+    cause_fs = dict.fromkeys(CAUSES, 0)
+    cause = "link" if item.link_fs else "transfer" if item.memory_bound else "compute"
+    cause_fs[cause] = end_fs - start_fs
+    counts = replace(item.counts, matrix_macs=dict(item.counts.matrix_macs))
+    writes = sum(data.bursts for data in item.transfer.ranges if data.write) if item.transfer is not None else 0
+    reads = sum(data.bursts for data in item.transfer.ranges if not data.write) if item.transfer is not None else 0
+    total = max(1, reads + writes)
+    counts.dram_write_bytes = item.memory_bytes * writes // total
+    counts.dram_read_bytes = item.memory_bytes - counts.dram_write_bytes
+    counts.dram_reads = -(-counts.dram_read_bytes // burst_bytes)
+    counts.dram_writes = -(-counts.dram_write_bytes // burst_bytes)
+    counts.noc_bytes = item.memory_bytes
+    return OperatorRecord(
+        name=operator.name,
+        kind=operator.kind,
+        layer=operator.layer,
+        phase=trace.phase,
+        iteration=iteration,
+        start_fs=start_fs,
+        end_fs=end_fs,
+        bound=bound_of(cause_fs),
+        roofline_fs=item.roofline_fs,
+        cause_fs=cause_fs,
+        matrix_flops=operator.matrix_flops,
+        vector_flops=operator.vector_flops,
+        counts=counts,
+    )

@@ -1,0 +1,272 @@
+"""Cases for the tests of the DRAM kernel: random channels, jobs and streams, and how to run the kernel on them.
+
+A case is written in the oracle's terms (`OracleStream`, `OracleJob`), so both run the very same thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from archsim.kernels import channel
+from archsim.kernels.dram import advance
+from archsim.kernels.jit import kernel, pointer
+from archsim.kernels.oracle import OracleJob, OracleResult, OracleStream, run_streams
+from archsim.kernels.tiles import submit_job, submit_stream, wait_for_data
+from archsim.kernels.timing import DramTiming, RefreshMode
+
+Array = np.ndarray
+HORIZON = 1 << 37
+NOTHING = np.zeros(0, np.int64)
+NO_LOG = np.zeros((0, 8), np.int64)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the kernel and the oracle both run. A job's streams start together, at `OracleStream.start`."""
+
+    timing: DramTiming
+    bank_of: Array  # int64[row_set]
+    column_of: Array
+    streams: tuple[OracleStream, ...]
+    jobs: tuple[OracleJob, ...]
+
+    def job_start(self, job: int) -> int:
+        return max((stream.start for stream in self.streams if stream.job == job), default=0)
+
+
+@dataclass(frozen=True)
+class KernelResult:
+    done: Array  # completion ticks of the requests of traces
+    job_done: Array
+    counts: Array
+    log: Array
+    state: Array
+
+
+# ---- the kernel, submitted to as the driver does ---------------------------------------------------------------------
+
+
+@kernel
+def open_job(state, q, job, tiles, tile_ticks, gate):
+    submit_job(pointer(state), q, job, tiles, tile_ticks, gate)
+
+
+@kernel
+def open_stream(state, q, slot, job, write, window, trace):
+    submit_stream(pointer(state), q, slot, job, write, window, trace)
+
+
+@kernel
+def start_job(state, q, job):
+    wait_for_data(pointer(state), q, job, state[channel.NOW])
+
+
+def submit(case: Case, state: Array, job: int, base: Array) -> None:
+    """Submit a job and its streams. `base[slot, pc]`: a stream's first burst, or its offset in the trace arrays."""
+    view, q = channel.ChannelView(state), case.timing
+    open_job(state, q, job, case.jobs[job].tiles, case.jobs[job].tile_ticks, case.jobs[job].gate)
+    for slot, stream in enumerate(case.streams):
+        if stream.job == job:
+            view.stream_base[slot, : q.pseudo_channels] = base[slot]
+            view.stream_total[slot, : q.pseudo_channels] = [len(addresses) for addresses in stream.addresses]
+            window = min(stream.window, HORIZON)
+            open_stream(state, q, slot, job, int(stream.write), window, int(stream.arrivals is not None))
+    start_job(state, q, job)
+
+
+def trace_arrays(case: Case) -> tuple[Array, Array, Array]:
+    """(requests, arrivals, base per stream and PC) as the kernel takes them."""
+    words, arrivals, offset = [NOTHING], [NOTHING], 0
+    base = np.zeros((len(case.streams), case.timing.pseudo_channels), np.int64)
+    for slot, stream in enumerate(case.streams):
+        for pc, addresses in enumerate(stream.addresses):
+            if stream.arrivals is None:
+                base[slot, pc] = addresses[0] if len(addresses) else 0
+                continue
+            write = stream.writes[pc] if stream.writes is not None else np.full(len(addresses), int(stream.write))
+            words.append(np.asarray(addresses, np.int64) << 1 | np.asarray(write, np.int64))
+            arrivals.append(np.asarray(stream.arrivals[pc], np.int64))
+            base[slot, pc] = offset
+            offset += len(addresses)
+    return np.concatenate(words), np.concatenate(arrivals), base
+
+
+def run_kernel(
+    case: Case,
+    ticks: int = 0,
+    cuts: Sequence[int] = (),
+    log_rows: int = 1 << 15,
+    state: Array | None = None,
+    limit: int = HORIZON,
+) -> KernelResult:
+    """Run a case to its end, and to tick `ticks` at least, pausing at each of `cuts`. It has to end before `limit`."""
+    trace, arrival, base = trace_arrays(case)
+    done = np.full(len(trace), -1, np.int64)
+    log = np.full((log_rows, 8), -1, np.int64)
+    if state is None:
+        state = channel.new_state(case.timing)
+    job_done = np.full(len(case.jobs), -1, np.int64)
+    waiting = sorted(range(len(case.jobs)), key=case.job_start)
+    pauses = sorted(cuts)
+    while True:
+        now = int(state[channel.NOW])
+        while waiting and case.job_start(waiting[0]) <= now:
+            submit(case, state, waiting.pop(0), base)
+        pauses = [pause for pause in pauses if pause > now]
+        stops = [limit, *pauses[:1], *(case.job_start(job) for job in waiting[:1])]
+        if not waiting and (job_done >= 0).all():
+            if now >= ticks:
+                break
+            stops.append(ticks)
+        advance(state, case.timing, case.bank_of, case.column_of, trace, arrival, done, log, min(stops), False)
+        finished = int(state[channel.FINISHED_JOB])
+        if finished >= 0:
+            job_done[finished] = channel.ChannelView(state).job[finished, channel.JOB_LAST_DATA]
+        assert state[channel.NOW] < limit, "the kernel makes no progress"
+    view = channel.ChannelView(state)
+    return KernelResult(done, job_done, view.counts.copy(), log[: state[channel.LOG_LENGTH]], state)
+
+
+def run_oracle(case: Case, run_until: int = 0) -> OracleResult:
+    return run_streams(
+        case.timing,
+        case.bank_of.astype(np.int16),
+        case.streams,
+        case.jobs,
+        log=True,
+        column_table=case.column_of.astype(np.int16),
+        run_until=run_until,
+    )
+
+
+def differences(case: Case, result: KernelResult, expected: OracleResult) -> list[str]:
+    """What the kernel did otherwise than the oracle, in words; empty if nothing."""
+    found = []
+    n = min(len(result.log), len(expected.log))
+    other = np.flatnonzero((result.log[:n] != expected.log[:n]).any(axis=1))
+    if len(other):
+        found.append(f"command {other[0]}: {result.log[other[0]].tolist()}, not {expected.log[other[0]].tolist()}")
+    elif len(result.log) != len(expected.log):
+        found.append(f"{len(result.log)} commands, not {len(expected.log)}")
+    if (result.job_done != expected.job_done).any():
+        found.append(f"jobs done at {result.job_done.tolist()}, not {expected.job_done.tolist()}")
+    if (result.counts != expected.counts).any():
+        found.append(f"counts {result.counts.tolist()}, not {expected.counts.tolist()}")
+    is_trace = [np.full(sum(len(a) for a in stream.addresses), stream.arrivals is not None) for stream in case.streams]
+    if not np.array_equal(result.done, expected.done[np.concatenate(is_trace)]):
+        found.append("completion ticks")
+    return found
+
+
+# ---- random cases ----------------------------------------------------------------------------------------------------
+
+
+def address_tables(q: DramTiming) -> tuple[Array, Array]:
+    """Bank groups interleave burst by burst, then columns, then banks, then stack IDs."""
+    burst = np.arange(q.stack_ids * q.bank_groups * q.banks_per_group * q.columns)
+    group, column = burst % q.bank_groups, burst // q.bank_groups % q.columns
+    return burst // (q.bank_groups * q.columns) * q.bank_groups + group, column
+
+
+def random_timing(
+    random: np.random.Generator, refresh: int, pseudo_channels: int, stack_ids: int, ticks_per_ck: int
+) -> DramTiming:
+    """Timings of about HBM3's proportions, with refresh intervals short enough to matter in a short case."""
+
+    def number(low: int, high: int) -> int:
+        return int(random.integers(low, high + 1))
+
+    clocks = {
+        "tCL": number(10, 24), "tCWL": number(4, 12), "tBL": 2, "tRCDRD": number(10, 30), "tRCDWR": number(8, 20),
+        "tRP": number(10, 26), "tRTP": number(0, 9), "tWR": number(8, 33), "tCCDS": 2, "tCCDL": number(2, 5),
+        "tCCDR": number(0, 4), "tRRDS": number(1, 4), "tFAW": number(4, 30), "tWTRS": number(0, 8),
+        "tRTW": number(12, 22), "tPPD": number(0, 3), "tRFCab": number(60, 560), "tRFCpb": number(40, 200),
+        "tRREFD": number(2, 13), "tREFI": number(700, 4000), "tREFIpb": number(100, 600),
+    }  # fmt: skip
+    clocks["tRAS"] = max(clocks["tRCDRD"], clocks["tRCDWR"]) + number(0, 20)
+    clocks["tRC"] = clocks["tRAS"] + clocks["tRP"] + number(-1, 3)
+    clocks["tRRDL"] = clocks["tRRDS"] + number(0, 2)
+    clocks["tWTRL"] = clocks["tWTRS"] + number(0, 6)
+    read_queue, write_queue = number(1, 40), number(2, 40)
+    write_high = number(1, write_queue)
+    return DramTiming(
+        ticks_per_ck=ticks_per_ck,
+        pseudo_channels=pseudo_channels,
+        stack_ids=stack_ids,
+        bank_groups=number(1, 4),
+        banks_per_group=number(1, 4),
+        columns=number(4, 32),
+        burst_bytes=32,
+        column_ticks=ticks_per_ck,
+        activate_ticks=3 if ticks_per_ck == 2 else number(1, 2),
+        precharge_ticks=1,
+        refresh_mode=int(refresh),
+        refresh_stagger=number(0, 1) * number(0, 500) * ticks_per_ck,
+        read_queue=read_queue,
+        write_queue=write_queue,
+        write_high=write_high,
+        write_low=number(0, write_high - 1),
+        **{name: value * ticks_per_ck for name, value in clocks.items()},
+    )
+
+
+def random_case(
+    seed: int,
+    refresh: int | None = None,
+    pseudo_channels: int | None = None,
+    stack_ids: int | None = None,
+    ticks_per_ck: int | None = None,
+    requests: int = 200,
+) -> Case:
+    """Up to three jobs of up to two streams, each of up to `requests` requests per pseudo-channel."""
+    random = np.random.default_rng(seed)
+    q = random_timing(
+        random,
+        int(random.integers(0, 3)) if refresh is None else int(refresh),
+        int(random.integers(1, 3)) if pseudo_channels is None else pseudo_channels,
+        int(random.integers(1, 5)) if stack_ids is None else stack_ids,
+        int(random.integers(1, 3)) if ticks_per_ck is None else ticks_per_ck,
+    )
+    jobs, streams = [], []
+    for job in range(int(random.integers(1, 4))):
+        start = int(random.integers(0, 2)) * int(random.integers(0, 2000))
+        tiles = int(random.integers(0, 2)) * int(random.integers(1, 6))
+        gate = start + int(random.integers(0, 3000)) if tiles else 0
+        jobs.append(OracleJob(tiles, int(random.integers(q.tCL + q.tBL, 1500)), gate))
+        for _ in range(int(random.integers(1, 3))):
+            streams.append(_random_stream(random, q, job, tiles, start, requests))
+    bank_of, column_of = address_tables(q)
+    return Case(q, bank_of, column_of, tuple(streams), tuple(jobs))
+
+
+def _random_stream(
+    random: np.random.Generator, q: DramTiming, job: int, tiles: int, start: int, requests: int
+) -> OracleStream:
+    write = bool(random.random() < 0.3)
+    sizes = [int(random.integers(1, requests))] * q.pseudo_channels
+    if random.random() < 0.2:
+        sizes = [int(random.integers(0, size + 1)) for size in sizes]
+        sizes[0] = max(sizes[0], 1)
+    if tiles == 0 and random.random() < 0.5:
+        span = 1 << int(random.integers(4, 16))
+        longest_gap = int(random.choice([1, 3, 12, 60]))
+        return OracleStream(
+            addresses=[random.integers(0, span, size) for size in sizes],
+            write=write,
+            job=job,
+            start=start,
+            arrivals=[start + np.cumsum(random.integers(0, longest_gap, size)) for size in sizes],
+            writes=[(random.random(size) < 0.4).astype(np.int8) for size in sizes],
+        )
+    base = [int(random.integers(0, 1 << 16))] * q.pseudo_channels
+    window = 1 << 40
+    if tiles and not write:
+        window = -(-max(sizes) // tiles) + int(random.integers(0, requests))
+    addresses = [first + np.arange(size) for first, size in zip(base, sizes, strict=True)]
+    return OracleStream(addresses=addresses, write=write, job=job, window=window, start=start)
+
+
+REFRESH_MODES = tuple(RefreshMode)

@@ -1,0 +1,225 @@
+"""The memo is exact: with it a channel is at every stop in the state that the plain simulation reaches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from dram_cases import (
+    HORIZON,
+    NO_LOG,
+    NOTHING,
+    REFRESH_MODES,
+    address_tables,
+    open_job,
+    open_stream,
+    random_timing,
+    start_job,
+)
+
+from archsim.kernels import channel
+from archsim.kernels.canonical import FORM_LENGTH, settle_idle, write_form
+from archsim.kernels.channel import ChannelView
+from archsim.kernels.dram import advance
+from archsim.kernels.jit import kernel, pointer
+from archsim.kernels.memo import Memo, advance_with_memo, new_memo
+from archsim.kernels.timing import DramTiming
+
+ORGANISATIONS = ((1, 1), (2, 1), (2, 2))  # pseudo-channels, stack IDs
+SCENARIOS = 24  # per refresh mode and organisation
+JOBS = 6
+PLACES = (0, 0, 1, 55, 110, 3000, 6000, 9000)  # rows at which streams start
+
+
+@kernel
+def settle(state, q):
+    settle_idle(pointer(state), q)
+
+
+@kernel
+def form_of(state, q, form):
+    return write_form(pointer(state), q, pointer(form))
+
+
+@dataclass(frozen=True)
+class Stop:
+    """What of a state has to be equal: all that anyone reads, and all that decides how it goes on (the form)."""
+
+    now: int
+    finished: int
+    last_data: int
+    words: tuple[tuple[int, ...], ...]
+
+
+def stop(state: np.ndarray, q: DramTiming) -> Stop:
+    settle(state, q)
+    view = ChannelView(state)
+    form = np.zeros(FORM_LENGTH, np.int64)
+    length = form_of(state.copy(), q, form)
+    finished = int(state[channel.FINISHED_JOB])
+    slots = state[channel.ACTIVE : channel.ACTIVE + state[channel.ACTIVE_STREAMS]]
+    parts = (
+        view.counts,
+        view.due,
+        view.queued,
+        view.open_row,
+        view.stream_next[slots],
+        view.stream_issued[slots],
+        form[:length],
+    )
+    return Stop(
+        now=int(state[channel.NOW]),
+        finished=finished,
+        last_data=int(view.job[finished, channel.JOB_LAST_DATA]) if finished >= 0 else -1,
+        words=tuple(tuple(part.ravel().tolist()) for part in parts),
+    )
+
+
+def scenario(q: DramTiming, seed: int, memo: Memo | None) -> tuple[list[Stop], int]:
+    """Jobs one after the other or at once, over addresses old and new: every stop on the way, and periods taken."""
+    random = np.random.default_rng(seed)
+    bank_of, column_of = address_tables(q)
+    row_set = len(bank_of)
+    state = channel.new_state(q)
+    view = ChannelView(state)
+    stops: list[Stop] = []
+    running: set[int] = set()
+    used: dict[int, list[int]] = {}
+
+    def go(until: int) -> None:
+        while True:
+            if memo is None:
+                advance(state, q, bank_of, column_of, NOTHING, NOTHING, NOTHING, NO_LOG, until, False)
+            else:
+                advance_with_memo(state, q, bank_of, column_of, memo, until)
+            stops.append(stop(state, q))
+            finished = int(state[channel.FINISHED_JOB])
+            if finished < 0:
+                return
+            running.discard(finished)
+            used.pop(finished)
+            if until == HORIZON:
+                return
+
+    sizes = [row_set // 2, 5 * row_set + int(random.integers(0, row_set)), int(random.integers(60, 200)) * row_set]
+    for _ in range(JOBS):
+        job = min(set(range(channel.MAX_JOBS)) - running)
+        size = sizes[int(random.integers(0, 3))]
+        tiles = int(random.integers(0, 2)) * int(random.integers(1, 12))
+        share = -(-size // max(tiles, 1))
+        tile_ticks = max(q.tCL + q.tBL, int(share * q.tCCDS * random.choice([0.5, 1.0, 2.0])))
+        gate = channel.NEVER if tiles and random.random() < 0.1 else 0
+        open_job(state, q, job, tiles, tile_ticks, gate)
+        slots = sorted(set(range(channel.MAX_STREAMS)) - {slot for mine in used.values() for slot in mine})
+        used[job] = slots[: int(random.integers(1, 4))]
+        for k, slot in enumerate(used[job]):
+            # A few places in all, so that rows left open are met again; some streams come to where others are.
+            view.stream_base[slot, :] = row_set * int(random.choice(PLACES)) + int(random.integers(0, 2)) * 7
+            view.stream_total[slot, :] = size if k < 2 else size // 8 + 1
+            window = share + int(random.integers(0, 3)) * share // 2 + 1
+            open_stream(state, q, slot, job, int(k == 2 or random.random() < 0.1), window, 0)
+        start_job(state, q, job)
+        running.add(job)
+        go(int(state[channel.NOW]) + int(random.integers(1, 4 * size * q.tCCDS)))
+        if gate:
+            view.job[job, channel.JOB_GATE] = state[channel.NOW]
+            state[channel.TILE_EVENT] = state[channel.NOW]
+        if random.random() < 0.7:
+            while running:
+                go(HORIZON)
+        if random.random() < 0.4:
+            go(int(state[channel.NOW]) + int(random.integers(0, 3)) * 4000)
+    while running:
+        go(HORIZON)
+    return stops, int(state[channel.CHAINED])
+
+
+def timing(refresh: int, pseudo_channels: int, stack_ids: int) -> DramTiming:
+    """A small channel whose refreshes come often, so that a short run has many periods."""
+    q = random_timing(np.random.default_rng(7), refresh, pseudo_channels, stack_ids, 1)
+    return q._replace(
+        bank_groups=2, banks_per_group=2, columns=8, tRFCab=90, tREFI=700, tRFCpb=60, tREFIpb=110,
+        refresh_stagger=150 * (stack_ids - 1), read_queue=16, write_queue=12, write_high=9, write_low=3,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("refresh", REFRESH_MODES)
+@pytest.mark.parametrize(("pseudo_channels", "stack_ids"), ORGANISATIONS)
+def test_memo_equals_plain_simulation(refresh: int, pseudo_channels: int, stack_ids: int) -> None:
+    q = timing(refresh, pseudo_channels, stack_ids)
+    memo = new_memo(16 << 20)
+    periods = 0
+    for seed in range(SCENARIOS):
+        plain, _ = scenario(q, seed, None)
+        for attempt in ("learning", "knowing"):
+            stops, taken = scenario(q, seed, memo)
+            differ = [k for k, (a, b) in enumerate(zip(plain, stops, strict=False)) if a != b]
+            assert not differ, (
+                f"seed {seed}, {attempt}: stop {differ[0]}, {explain(plain[differ[0]], stops[differ[0]])}"
+            )
+            assert len(plain) == len(stops)
+            periods += taken
+    assert periods > 10 * SCENARIOS  # the shortcut was taken all the time
+
+
+def explain(plain: Stop, other: Stop) -> str:
+    names = ("counts", "due", "queued", "open rows", "admitted", "issued", "form")
+    parts = [name for name, a, b in zip(names, plain.words, other.words, strict=True) if a != b]
+    numbers = [(one.now, one.finished, one.last_data) for one in (plain, other)]
+    return f"tick, job and its end {numbers[0]} plain, {numbers[1]} with memo; other words: {parts}"
+
+
+def test_a_full_memo_starts_anew() -> None:
+    q = timing(1, 2, 1)
+    small = new_memo(0)
+    for seed in range(6):
+        assert scenario(q, seed, small)[0] == scenario(q, seed, None)[0]
+    assert small.used[1] <= len(small.start)
+
+
+def play(q: DramTiming, memo: Memo | None, acts: list[list[tuple[int, int, int]]]) -> list[Stop]:
+    """Acts one after the other with idle time between; each is jobs of one read stream (row, rows, ticks per row)."""
+    bank_of, column_of = address_tables(q)
+    row_set = len(bank_of)
+    state = channel.new_state(q)
+    view = ChannelView(state)
+    stops = []
+    for act in acts:
+        for job, (first_row, rows, row_ticks) in enumerate(act):
+            open_job(state, q, job, rows if row_ticks else 0, row_ticks, 0)
+            view.stream_base[job, :] = first_row * row_set
+            view.stream_total[job, :] = rows * row_set
+            open_stream(state, q, job, job, 0, 2 * row_set, 0)
+            start_job(state, q, job)
+        left = len(act)
+        while left >= 0:
+            until = HORIZON if left else int(state[channel.NOW]) + 5000
+            if memo is None:
+                advance(state, q, bank_of, column_of, NOTHING, NOTHING, NOTHING, NO_LOG, until, False)
+            else:
+                advance_with_memo(state, q, bank_of, column_of, memo, until)
+            stops.append(stop(state, q))
+            left -= 1
+    return stops
+
+
+@pytest.mark.parametrize("refresh", REFRESH_MODES)
+def test_rows_left_open_are_met_again(refresh: int) -> None:
+    """Reading one row set over and over hits; after another one it conflicts. All else looks alike."""
+    q = timing(refresh, 2, 1)
+    acts = [[(row, 1, 0)] for row in (0, 90, 90, 90, 0, 0, 90, 0, 0, 90)]
+    memo = new_memo(1 << 20)
+    for _ in range(2):
+        assert play(q, memo, acts) == play(q, None, acts)
+
+
+@pytest.mark.parametrize("refresh", REFRESH_MODES)
+def test_a_stream_runs_into_a_slower_one(refresh: int) -> None:
+    """The memo has learnt the two streams far apart, where they don't matter to each other."""
+    q = timing(refresh, 2, 1)
+    memo = new_memo(8 << 20)
+    row_ticks = 2 * len(address_tables(q)[0]) * q.tCCDS
+    for first_row in (5000, 5000, 70, 50, 110):
+        acts = [[(0, 400, 0), (first_row, 60, 4 * row_ticks)], [(0, 300, 0), (first_row, 60, row_ticks)]]
+        assert play(q, memo, acts) == play(q, None, acts)
