@@ -14,10 +14,11 @@ from archsim.energy import energy_pj, total_pj, within_limit
 from archsim.engine.machine import Machine
 from archsim.engine.phases import (
     PhaseOutcome,
+    Setup,
     channel_counts,
-    kv_storage,
     new_machine,
     peak_matrix_flops,
+    reserve_kv,
     run_phase,
 )
 from archsim.experiment import (
@@ -94,20 +95,25 @@ def _phases(loaded: LoadedExperiment, workload: PhasesWorkload, progress: bool) 
         contexts = (workload.decode.context_tokens,) * workload.batch
         what = f"batch {workload.batch}, {workload.decode.context_tokens} tokens of context each"
         plan.append((lower_decode(model, precision, tp, contexts), sum(contexts) + workload.batch, what))
-    _check_memory(loaded, max(kv_tokens for _, kv_tokens, _ in plan))
+    setup = _setup(loaded)
+    reserve_kv(new_machine(setup), setup, max(kv_tokens for _, kv_tokens, _ in plan))  # all fits before anything runs
     phases = []
     for trace, kv_tokens, what in plan:
         with _bar(f"simulating {trace.phase}", len(trace.operators), progress) as bar:
-            outcome = run_phase(loaded, trace, kv_tokens, bar.advance if bar is not None else None)
+            outcome = run_phase(setup, trace, kv_tokens, bar.advance if bar is not None else None)
         phases.append(_phase_data(loaded, outcome, what))
     return tuple(phases)
 
 
-def _check_memory(loaded: LoadedExperiment, kv_tokens: int) -> None:
-    """Everything must fit before anything is simulated."""
-    workload = loaded.spec.workload
-    new_machine(loaded).reserve(
-        tuple(kv_storage(loaded.model, workload.precision, workload.tensor_parallel, kv_tokens))
+def _setup(loaded: LoadedExperiment) -> Setup:
+    spec = loaded.spec
+    return Setup(
+        system=loaded.system.spec,
+        model=loaded.model,
+        precision=spec.workload.precision,
+        tensor_parallel=spec.workload.tensor_parallel,
+        cycle=spec.fidelity is Fidelity.CYCLE,
+        shortcuts=not spec.no_shortcuts,
     )
 
 
@@ -143,9 +149,7 @@ def _channel_class(channels: int, counts: Counts) -> ChannelClass:
     return ChannelClass(label=f"channels 0-{channels - 1}", weight=channels, counts=counts)
 
 
-def _energy(
-    system: SystemSpec, records: Sequence[OperatorRecord], elapsed_fs: int, devices: int
-) -> dict[str, float]:
+def _energy(system: SystemSpec, records: Sequence[OperatorRecord], elapsed_fs: int, devices: int) -> dict[str, float]:
     """Energy by component of all devices over a phase, operator by operator within the board's power limit.
 
     Time between operators (a server waiting for requests) draws idle power."""
@@ -168,12 +172,12 @@ def _energy(
 
 def _serve(loaded: LoadedExperiment, workload: RequestsWorkload, progress: bool) -> tuple[tuple[PhaseData, ...], Any]:
     requests = loaded.requests()
-    machine = new_machine(loaded, folded=True)
+    setup = _setup(loaded)
+    machine = new_machine(setup, folded=True)
     with _bar("serving requests", len(requests), progress) as bar:
         outcome = serve(
             machine,
-            loaded.model,
-            workload.precision,
+            setup,
             workload.batching,
             requests,
             (lambda finished: bar.update(completed=finished)) if bar is not None else None,
@@ -225,8 +229,8 @@ def _provenance(loaded: LoadedExperiment) -> tuple[Provenance, ...]:
         Provenance(
             subject="HBM commands",
             standing="exact",
-            note=f"every command of a channel scheduled under its standard's timing constraints; one channel stands for "
-            f"all {channels}, whose request sequences are equal (asserted)",
+            note="every command of a channel scheduled under its standard's timing constraints; one channel stands "
+            f"for all {channels}, whose request sequences are equal by construction",
         ),
         Provenance(
             subject="devices",
@@ -236,7 +240,7 @@ def _provenance(loaded: LoadedExperiment) -> tuple[Provenance, ...]:
         Provenance(
             subject="engines",
             standing="model",
-            note="matrix and vector engines by tiles and waves; efficiency, launch and L2 terms are the preset's, sourced",
+            note="matrix and vector engines by tiles and waves; efficiency, launch and L2 terms are the preset's",
         ),
         Provenance(
             subject="collectives",
@@ -257,7 +261,7 @@ def _override_words(overrides: Overrides) -> list[str]:
 
 
 class KernelPredictor:
-    """Predicts single operators on one device, cold, each from an idle memory: what `archsim compare` measures against."""
+    """Predicts single operators on one device, cold, each from an idle memory, for `archsim compare`."""
 
     def __init__(self, system: SystemSpec) -> None:
         self._system = system
@@ -279,9 +283,10 @@ class KernelPredictor:
         Raises UserError if the system has no link."""
         link = self._system.link
         if link is None:
-            raise UserError("this system has no link, so collectives can't be predicted", expected="a system with `link`")
+            raise UserError("this system has no link, so there are no collectives", expected="a system with `link`")
         done = collective(operation, devices, message_bytes, link)
-        energy = energy_pj(Counts(link_bytes=done.link_bytes), done.total_fs, self._system.energy, self._system.device.power)
+        counts = Counts(link_bytes=done.link_bytes)
+        energy = energy_pj(counts, done.total_fs, self._system.energy, self._system.device.power)
         return done.total_fs, total_pj(energy)
 
 

@@ -1,8 +1,9 @@
 """One machine running operator traces: a group of equal devices, of which one is simulated and stands for all.
 
-The devices of a tensor-parallel group run the same operators on the same sizes at the same time, so they are one class; the links
-between them carry the collectives. While nothing else happens in the simpy environment, a trace runs as one chain in the memory's
-kernel; a device that prefetches runs it operator by operator. Where both are possible they give the same numbers.
+The devices of a tensor-parallel group run the same operators on the same sizes at the same time, so they are one
+class; the links between them carry the collectives. While nothing else happens in the simpy environment, a trace runs
+as one chain in the memory's kernel; a device that prefetches runs it operator by operator. Where both are possible
+they give the same numbers.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from typing import Any
 import numpy as np
 import simpy
 
-from archsim.engine.memory_port import MemoryPort, NoProgress
+from archsim.engine.memory_port import MemoryPort, NoProgressError
 from archsim.engine.outcome import folded_records_of, records_of
 from archsim.engine.placement import Placement
 from archsim.engine.prepare import Prepared, Preparer
+from archsim.engine.roofline import bound_records
 from archsim.engine.work import COLLECTIVE_KINDS
 from archsim.kernels.program import FIRST_RANGE, OPERATOR_WORDS, STREAM_END_FS, STREAM_START_FS
-from archsim.memory.device import HbmDevice, StuckMemory
+from archsim.memory.device import HbmDevice, StuckMemoryError
 from archsim.records import Access, BandwidthSample, OperatorRecord, OperatorTrace, Span
 from archsim.system import SystemSpec
 
@@ -94,14 +96,15 @@ class Machine:
         self.placement.reserve(accesses)
 
     def run(self, trace: OperatorTrace, iteration: int = 0, step: Step | None = None) -> list[OperatorRecord]:
-        """Run a trace to its end, from now on; its records. Raises NoProgress if a component is stuck."""
+        """Run a trace to its end, from now on; its records. Raises NoProgressError if a component is stuck."""
         prepared = [self._preparer.prepare(operator) for operator in trace.operators]
         process = self.environment.process(self._execute(prepared, step))
         outcomes = self.environment.run(until=process)
         make = folded_records_of if self._folded else records_of
-        records = make(trace, prepared, outcomes, self.memory, iteration) if self._cycle else _bounds(
-            trace, prepared, outcomes, iteration, self.memory.timing.burst_bytes
-        )
+        if self._cycle:
+            records = make(trace, prepared, outcomes, self.memory, iteration)
+        else:
+            records = bound_records(trace, prepared, outcomes, self.memory.timing.burst_bytes, iteration)
         self.trail.operators += records
         if not self._folded:
             self._add_timeline(prepared, outcomes, records)
@@ -131,8 +134,8 @@ class Machine:
             piece = prepared[first : first + CHAIN_OPERATORS]
             try:
                 outcomes = self.memory.run_program(*_program(piece), time_fs)
-            except StuckMemory as stuck:
-                raise NoProgress(f"{self._port.name} makes no progress: {stuck}") from None
+            except StuckMemoryError as stuck:
+                raise NoProgressError(f"{self._port.name} makes no progress: {stuck}") from None
             parts.append(outcomes)
             time_fs = int(outcomes[-1, 3])
             if step is not None:
@@ -158,7 +161,7 @@ class Machine:
         ahead: tuple[int, simpy.Event] | None,
         outcome: np.ndarray,
     ) -> Generator[simpy.Event, Any, tuple[int, simpy.Event] | None]:
-        """One operator: launch and lead, then memory and engines together, then its tail. What it prefetched, if anything."""
+        """One operator: launch and lead, then memory and engines together, then tail. Returns what it prefetched."""
         environment = self.environment
         outcome[0] = environment.now
         lead_fs = item.launch_fs + item.lead_fs if ahead is None else item.lead_fs
@@ -228,16 +231,4 @@ def _components(item: Prepared) -> list[str]:
     return parts
 
 
-def _bounds(
-    trace: OperatorTrace, prepared: list[Prepared], outcomes: np.ndarray, iteration: int, burst_bytes: int
-) -> list[OperatorRecord]:
-    """Records at `fidelity: roofline`: all of an operator's time is what bounds it, and its bytes are the lowered ones."""
-    from archsim.engine.roofline import bound_record
-
-    return [
-        bound_record(trace, item, int(outcome[0]), int(outcome[3]), iteration, burst_bytes)
-        for item, outcome in zip(prepared, outcomes, strict=True)
-    ]
-
-
-__all__ = ["Machine", "NoProgress", "Trail"]
+__all__ = ["Machine", "NoProgressError", "Trail"]

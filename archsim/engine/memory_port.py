@@ -11,7 +11,7 @@ import simpy
 from archsim.memory.device import HbmDevice, Transfer
 
 
-class NoProgress(RuntimeError):
+class NoProgressError(RuntimeError):
     """The watchdog: nothing can happen any more, but a component still waits. The message names it."""
 
 
@@ -21,7 +21,7 @@ class _Pending:
 
 
 class MemoryPort:
-    """Runs an `HbmDevice` inside a simpy environment, up to the next completion or the next event, whichever is first."""
+    """Runs an `HbmDevice` inside a simpy environment, up to the next completion or event, whichever is first."""
 
     def __init__(self, environment: simpy.Environment, device: HbmDevice, name: str) -> None:
         self.device = device
@@ -37,8 +37,9 @@ class MemoryPort:
             self.device.advance(tick)
 
     def submit(self, transfer: Transfer, *, gated: bool = False) -> tuple[int, simpy.Event]:
-        """Start a transfer now. Its job, and an event that fires when it is done. The consumer of a `gated` one waits for
-        `open_gate`."""
+        """Start a transfer now. Its job, and an event that fires when it is done.
+
+        The consumer of a `gated` one waits for `open_gate`."""
         self.catch_up()
         job = self.device.submit(replace(transfer, gated=gated) if gated else transfer)
         pending = _Pending(self._environment.event())
@@ -65,7 +66,7 @@ class MemoryPort:
                 delay_fs = max(0, self.device.to_fs(completion.tick) - self._environment.now)
                 self._environment.process(self._finish(pending, delay_fs))
             elif until is None:
-                raise NoProgress(f"{self.name} makes no progress: {self.device.describe_work()}")
+                raise NoProgressError(f"{self.name} makes no progress: {self.device.describe_work()}")
             else:
                 yield self._environment.timeout(max(0, int(horizon_fs) - self._environment.now))
         self._running = False

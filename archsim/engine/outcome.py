@@ -24,8 +24,8 @@ MEMORY_CAUSES = (
 def cause_table(prepared: Sequence[Prepared], outcomes: np.ndarray, memory: HbmDevice) -> np.ndarray:
     """int64[n, len(CAUSES)]: the time of each operator by cause, in femtoseconds, tiling it exactly.
 
-    Memory causes are the data bus's time, mean over the pseudo-channels, granted in the order of `MEMORY_CAUSES` until the
-    stream's time is used; what is left of it is the engines' up to their own time; the rest is pipeline fill."""
+    Memory causes are the data bus's time, mean over the pseudo-channels, granted in the order of `MEMORY_CAUSES` until
+    the stream's time is used; what is left of it is the engines' up to their own time; the rest is pipeline fill."""
     column = {cause: k for k, cause in enumerate(CAUSES)}
     table = np.zeros((len(prepared), len(CAUSES)), np.int64)
     through_memory = np.array([item.transfer is not None for item in prepared])
@@ -97,7 +97,7 @@ def folded_records_of(
 ) -> list[OperatorRecord]:
     """One record for all layers' operators of a name ("32 x qkv_proj"), laid end to end over the iteration's time.
 
-    A server runs millions of operators; their sums per iteration are exact, the order within the iteration is given up."""
+    A server runs millions of operators; their sums per iteration are exact, the order within it is given up."""
     table = cause_table(prepared, outcomes, memory)
     _check(prepared, outcomes, table)
     groups: dict[str, _Group] = {}

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from archsim.engine.machine import Machine, Step, Trail
-from archsim.experiment import Fidelity, LoadedExperiment
 from archsim.records import Access, Counts, OperatorTrace, TensorClass
 from archsim.system import SystemSpec
 from archsim.workload.model import ModelShape
@@ -31,27 +30,35 @@ def kv_storage(model: ModelShape, precision: Precision, tp: int, tokens: int) ->
         yield Access(f"layers[{layer}].kv", TensorClass.KV, layer_bytes * tokens)
 
 
-def new_machine(experiment: LoadedExperiment, *, folded: bool = False) -> Machine:
-    """A machine as the experiment describes it, with the model's weights in place.
+@dataclass(frozen=True)
+class Setup:
+    """A model on a system: what `new_machine` builds. `cycle` False takes roofline bounds; without `shortcuts` every
+    memory command is simulated (same numbers)."""
 
-    Raises UserError if they don't fit."""
-    spec = experiment.spec
-    machine = Machine(
-        experiment.system.spec,
-        spec.workload.tensor_parallel,
-        cycle=spec.fidelity is Fidelity.CYCLE,
-        shortcuts=not spec.no_shortcuts,
-        folded=folded,
-    )
-    machine.reserve(tensors(experiment.model, spec.workload.precision, spec.workload.tensor_parallel))
+    system: SystemSpec
+    model: ModelShape
+    precision: Precision
+    tensor_parallel: int
+    cycle: bool = True
+    shortcuts: bool = True
+
+
+def new_machine(setup: Setup, *, folded: bool = False) -> Machine:
+    """A machine with the model's weights in place. Raises UserError if they don't fit."""
+    machine = Machine(setup.system, setup.tensor_parallel, cycle=setup.cycle, shortcuts=setup.shortcuts, folded=folded)
+    machine.reserve(tensors(setup.model, setup.precision, setup.tensor_parallel))
     return machine
 
 
-def run_phase(experiment: LoadedExperiment, trace: OperatorTrace, kv_tokens: int, step: Step | None) -> PhaseOutcome:
+def reserve_kv(machine: Machine, setup: Setup, tokens: int) -> None:
+    """Place a cache for `tokens` tokens. Raises UserError if it doesn't fit beside the weights."""
+    machine.reserve(tuple(kv_storage(setup.model, setup.precision, setup.tensor_parallel, tokens)))
+
+
+def run_phase(setup: Setup, trace: OperatorTrace, kv_tokens: int, step: Step | None) -> PhaseOutcome:
     """Run one phase on a machine of its own whose cache holds `kv_tokens` tokens in all."""
-    machine = new_machine(experiment)
-    workload = experiment.spec.workload
-    machine.reserve(tuple(kv_storage(experiment.model, workload.precision, workload.tensor_parallel, kv_tokens)))
+    machine = new_machine(setup)
+    reserve_kv(machine, setup, kv_tokens)
     machine.run(trace, step=step)
     return PhaseOutcome(trace, machine.trail, channel_counts(machine), machine.memory.channels)
 

@@ -16,9 +16,9 @@ ROW_SETS_APART = 32
 class Placement:
     """Assigns every tensor of one device consecutive bursts in all pseudo-channels, in order of first mention.
 
-    Storage is by name: a tensor mentioned again is the same memory. Weights and KV storage fill the memory from the bottom, each from the
-    beginning of a row set (all banks' next row) while there is room for that; activations from the top. KV storage grows
-    with the context, so its size is reserved up front (`reserve`).
+    Storage is by name: a tensor mentioned again is the same memory. Weights and KV storage fill the memory from the
+    bottom, each from the beginning of a row set (all banks' next row) while there is room for that; activations from
+    the top. KV storage grows with the context, so its size is reserved up front (`reserve`).
 
     Args:
         device: the memory.

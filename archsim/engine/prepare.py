@@ -1,15 +1,15 @@
-"""Operators made ready to run on one device: their work, memory ranges, tiles and bounds, computed once for like operators."""
+"""Operators made ready to run on one device: their work, memory ranges, tiles and bounds, computed once for each."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
 
+from archsim.compute.matrix import TileWork
 from archsim.engine.placement import Placement
 from archsim.engine.work import (
     COLLECTIVE_KINDS,
     OperatorWork,
-    TileWork,
     collective_time,
     operator_work,
     roofline_fs,
@@ -26,8 +26,8 @@ LEAST_TILES = 16
 """An operator is consumed in at least so many steps, so that filling the first and using the last stay small."""
 KEPT = 20_000
 KEPT_BITS = 5
-"""The tile time of a consumer that memory can't keep up with is rounded up to so many significant bits, so that like operators are
-consumed alike. It waits for memory anyway: only the last tile ends later, by at most 1/16 of its own time."""
+"""The tile time of a consumer that memory can't keep up with is rounded up to so many significant bits, so that like
+operators are consumed alike. It waits for memory anyway: only the last tile ends later, by at most 1/16 of its time."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Prepared:
 
 
 class Preparer:
-    """Prepares operators for one device of a system. Operators are immutable and shared between traces, so the answers are kept."""
+    """Prepares operators for one device. Operators are immutable and shared between traces, so the answers are kept."""
 
     def __init__(
         self, system: SystemSpec, devices: int, memory: HbmDevice, placement: Placement, *, cold: bool = False
@@ -113,7 +113,7 @@ class Preparer:
 
     def _compute(self, operator: Operator) -> Prepared:
         device = self._system.device
-        work = operator_work(operator, device, self._memory.unloaded_read_fs, self._tile_work, cold=self._cold)
+        work = operator_work(operator, device, self._memory.loaded_read_fs, self._tile_work, cold=self._cold)
         macs = {operator.compute_format: operator.matrix_flops // 2} if operator.matrix_flops else {}
         return Prepared(
             operator=operator,

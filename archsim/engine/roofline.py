@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from archsim.engine.outcome import bound_of
 from archsim.engine.prepare import Prepared
+from archsim.kernels.program import END_FS, START_FS
 from archsim.records import CAUSES, OperatorRecord, OperatorTrace
 
 
-def bound_record(
+def bound_records(
+    trace: OperatorTrace, prepared: Sequence[Prepared], outcomes: np.ndarray, burst_bytes: int, iteration: int
+) -> list[OperatorRecord]:
+    """One record per operator: all of its time is what bounds it, and its bytes are the lowered ones."""
+    return [
+        _bound_record(trace, item, int(outcome[START_FS]), int(outcome[END_FS]), iteration, burst_bytes)
+        for item, outcome in zip(prepared, outcomes, strict=True)
+    ]
+
+
+def _bound_record(
     trace: OperatorTrace, item: Prepared, start_fs: int, end_fs: int, iteration: int, burst_bytes: int
 ) -> OperatorRecord:
     """One operator that took exactly its bound, all of it for the one cause that sets the bound."""

@@ -1,6 +1,6 @@
 """What an operator asks of a device: memory ranges, engine time, latencies. Pure functions of operator and device.
 
-A device is described by its spec; the only number from the simulated memory is the latency of an unloaded read.
+A device is described by its spec; the only number from the simulated memory is the latency of a read under load.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from archsim.fabric.collectives import CollectiveTime, all_gather, all_reduce
 from archsim.records import Access, Operator, OperatorKind, TensorClass
 from archsim.system import DeviceSpec, SystemSpec
 from archsim.workload.precision import FORMATS
-
-__all__ = ["COLLECTIVE_KINDS", "OperatorWork", "TileWork", "collective_time", "operator_work", "roofline_fs", "roofline_memory_fs", "tile_work"]
 
 MATRIX_KINDS = (
     OperatorKind.GEMM,
@@ -55,22 +53,22 @@ TileWorkOf = Callable[[Operator, int, int], TileWork]
 
 
 def operator_work(
-    operator: Operator, device: DeviceSpec, unloaded_read_fs: int, tile_work_of: TileWorkOf, *, cold: bool = False
+    operator: Operator, device: DeviceSpec, memory_read_fs: int, tile_work_of: TileWorkOf, *, cold: bool = False
 ) -> OperatorWork:
     """Reduce an operator to what it asks of a device.
 
     Activations that fit the on-chip buffer together stay there between operators, unless the caches are `cold` (single
-    kernels, as benchmarks measure them). `unloaded_read_fs` is the memory's own read latency; the way between memory
-    and engines is the buffer's miss latency on top."""
+    kernels, as benchmarks measure them). `memory_read_fs` is the memory's own latency for a dependent read among the
+    others that keep it busy; the way between memory and engines is the buffer's miss latency on top."""
     reads, writes = _through_memory(operator, device, cold)
     memory_bytes = sum(access.bytes for access in (*reads, *writes))
-    access_latency_fs = device.buffer.latency + device.buffer.miss_latency + unloaded_read_fs
+    access_latency_fs = device.buffer.latency + device.buffer.miss_latency + memory_read_fs
     work = tile_work_of(operator, access_latency_fs, roofline_memory_fs(memory_bytes, device))
     operand_bytes = _operand_bytes(operator, work)
     engine_fs = max(
         work.compute_fs,
         vector_fs(operator.vector_flops, device.vector) if operator.vector_flops else 0,
-        # What the matrix engine sustains was measured with operands coming from the buffer; elementwise work has no such term.
+        # What the matrix engine sustains was measured with operands coming from the buffer; elementwise work wasn't.
         0 if operator.kind in MATRIX_KINDS else transfer_fs(operand_bytes, device.buffer.bandwidth),
         transfer_fs(memory_bytes, device.noc),
     )
@@ -90,9 +88,7 @@ def _through_memory(
     operator: Operator, device: DeviceSpec, cold: bool
 ) -> tuple[tuple[Access, ...], tuple[Access, ...]]:
     activations = sum(
-        access.bytes
-        for access in (*operator.reads, *operator.writes)
-        if access.tensor_class is TensorClass.ACTIVATION
+        access.bytes for access in (*operator.reads, *operator.writes) if access.tensor_class is TensorClass.ACTIVATION
     )
     if cold or not device.buffer.holds(activations):
         return operator.reads, operator.writes

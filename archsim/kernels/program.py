@@ -1,7 +1,8 @@
 """A chain of operators on one device, run without leaving the kernel: what the engine does step by step, in one call.
 
-Every operator waits for its launch and its lead latencies, then moves its data through memory (consumed tile by tile) or keeps
-the engines busy for a fixed time, then for its tail. Times between operators are femtoseconds, inside the memory ticks.
+Every operator waits for its launch and its lead latencies, then moves its data through memory (consumed tile by tile)
+or keeps the engines busy for a fixed time, then for its tail. Times between operators are femtoseconds, inside the
+memory ticks.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ OUTCOME_WORDS = 20
 
 @kernel
 def ticks_from_fs(fs, numerator, denominator):  # type: ignore[no-untyped-def]
-    """The first tick at or after a time; a tick is numerator / denominator femtoseconds (in steps that can't overflow)."""
+    """The first tick at or after a time, in steps that can't overflow; a tick is numerator / denominator fs."""
     whole = fs // numerator
     rest = (fs - whole * numerator) * denominator
     return whole * denominator + (rest + numerator - 1) // numerator
@@ -67,9 +68,11 @@ def run_program(  # type: ignore[no-untyped-def]
     """Run a chain of operators from `start_fs` on an otherwise idle memory.
 
     Args:
-        state, q, bank_of, column_of, memo: the memory, as in `memo.advance_with_memo`; `use_memo` False simulates every command.
+        state, q, bank_of, column_of, memo: the memory, as in `memo.advance_with_memo`.
+        use_memo: False simulates every command.
         operators: int64[n, OPERATOR_WORDS]; ranges: int64[m, 3] of (first burst, bursts, write).
-        tick: int64[2], numerator and denominator of a tick in femtoseconds; origin: tick that the state's clock counts from.
+        tick: int64[2], numerator and denominator of a tick in femtoseconds.
+        origin: the tick that the state's clock counts from.
         horizon: tick (of the state's clock) that nothing may reach.
         outcomes: int64[n, OUTCOME_WORDS], filled: start, stream start, stream end, end, then what each count grew by.
 

@@ -1,14 +1,15 @@
 """The driver of a device's HBM: ranges of bytes in, completions and counts out.
 
-All channels get equal request sequences here: ranges are cut burst by burst over all pseudo-channels and padded to a whole round, so
-every channel runs through the same states and one stands for all. Nothing in a `Range` could tell channels apart.
+All channels get equal request sequences here: ranges are cut burst by burst over all pseudo-channels and padded to a
+whole round, so every channel runs through the same states and one stands for all. Nothing in a `Range` could tell
+channels apart.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -28,13 +29,15 @@ from archsim.records import Counts
 HORIZON_TICKS = 1 << 37
 REBASE_TICKS = 1 << 35
 """The kernel's clock is set back before it comes near its limit."""
+LOADED_ROW_SETS = 32
+"""A stream of so many row sets (ten refresh intervals of HBM3E) has the mean latency of any longer one."""
 NO_WORDS = np.zeros(0, np.int64)
 NO_LOG = np.zeros((0, 8), np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Bytes of one tensor: where they lie (first burst in every pseudo-channel) and how many bursts there, written or read."""
+    """Bytes of one tensor: the first burst in every pseudo-channel and how many bursts there, read or written."""
 
     first_burst: int
     bursts: int
@@ -43,8 +46,9 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """An operator's memory traffic and the consumer of its data: `tiles` steps of `tile_ticks`, a window of `window_bursts`
-    per pseudo-channel (docs/dram_policy.md, "Jobs and tiles"). `gated` holds the consumer until `open_gate`."""
+    """An operator's memory traffic and the consumer of its data: `tiles` steps of `tile_ticks`, a window of
+    `window_bursts` per pseudo-channel (docs/dram_policy.md, "Jobs and tiles"). `gated` holds the consumer until
+    `open_gate`."""
 
     ranges: tuple[Range, ...]
     tiles: int = 0
@@ -61,7 +65,7 @@ class Completion:
     tick: int
 
 
-class StuckMemory(RuntimeError):
+class StuckMemoryError(RuntimeError):
     """The memory can do nothing more although a transfer waits: the message says where."""
 
 
@@ -107,6 +111,29 @@ class HbmDevice:
         """Latency of a read that finds its bank closed and nothing else to do."""
         return self.to_fs(self.timing.tRCDRD + self.timing.tCL + self.timing.tBL)
 
+    @cached_property
+    def loaded_read_fs(self) -> int:
+        """Mean latency of reads while a sequential stream keeps every channel busy: what one more access waits."""
+        state = channel.new_state(self.timing)
+        view = channel.ChannelView(state)
+        _open_job(state, self.timing, 0, 0, 0, 0)
+        view.stream_base[0, :] = 0
+        view.stream_total[0, : self.timing.pseudo_channels] = LOADED_ROW_SETS * self.row_set_bursts
+        _open_stream(state, self.timing, 0, 0, 0, 0)
+        advance(
+            state,
+            self.timing,
+            self._bank_of,
+            self._column_of,
+            NO_WORDS,
+            NO_WORDS,
+            NO_WORDS,
+            NO_LOG,
+            HORIZON_TICKS,
+            False,
+        )
+        return self.to_fs(int(view.counts[Count.LATENCY]) // int(view.counts[Count.RD]))
+
     @property
     def now(self) -> int:
         """The tick the device has been simulated to."""
@@ -139,7 +166,8 @@ class HbmDevice:
         self.check(transfer)
         self._rebase()
         job = self._free_job()
-        _open_job(self._state, self.timing, job, transfer.tiles, transfer.tile_ticks, channel.NEVER if transfer.gated else 0)
+        gate = channel.NEVER if transfer.gated else 0
+        _open_job(self._state, self.timing, job, transfer.tiles, transfer.tile_ticks, gate)
         slots = self._free_slots(len(transfer.ranges))
         for slot, data in zip(slots, transfer.ranges, strict=True):
             self._view.stream_base[slot, :] = data.first_burst
@@ -158,7 +186,16 @@ class HbmDevice:
         limit = HORIZON_TICKS if until is None else min(HORIZON_TICKS, until - self._origin)
         if self._memo is None:
             advance(
-                self._state, self.timing, self._bank_of, self._column_of, NO_WORDS, NO_WORDS, NO_WORDS, NO_LOG, limit, False
+                self._state,
+                self.timing,
+                self._bank_of,
+                self._column_of,
+                NO_WORDS,
+                NO_WORDS,
+                NO_WORDS,
+                NO_LOG,
+                limit,
+                False,
             )
         else:
             advance_with_memo(self._state, self.timing, self._bank_of, self._column_of, self._memo, limit)
@@ -193,7 +230,7 @@ class HbmDevice:
             outcomes,
         )
         if finished < len(operators):
-            raise StuckMemory(f"operator {finished} of the chain: {self.describe_work()}")
+            raise StuckMemoryError(f"operator {finished} of the chain: {self.describe_work()}")
         return outcomes
 
     # ------------------------------------------------------------ what happened

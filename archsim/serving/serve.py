@@ -1,4 +1,4 @@
-"""Serving a request trace on one machine: iterations of continuous batching, each an operator trace run by the engine."""
+"""Serving a request trace on one machine: iterations of continuous batching, each an operator trace."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from archsim.config.errors import UserError
 from archsim.config.units import format_quantity
 from archsim.energy import energy_pj, total_pj, within_limit
 from archsim.engine.machine import Machine
+from archsim.engine.phases import Setup, reserve_kv
 from archsim.experiment import BatchingSpec
-from archsim.records import Access, Counts, OperatorRecord, RequestRecord, TensorClass
+from archsim.records import Counts, OperatorRecord, RequestRecord
 from archsim.serving.batching import Scheduler
 from archsim.system import SystemSpec
-from archsim.workload.model import ModelShape
 from archsim.workload.operators import lower_iteration
-from archsim.workload.precision import Precision
 from archsim.workload.requests import Request
 
 
@@ -30,21 +29,20 @@ class ServingOutcome:
 
 def serve(
     machine: Machine,
-    model: ModelShape,
-    precision: Precision,
+    setup: Setup,
     batching: BatchingSpec,
     requests: Sequence[Request],
     on_finished: Callable[[int], object] | None = None,
 ) -> ServingOutcome:
-    """Serve `requests` to the end on a machine that holds the model's weights.
+    """Serve `requests` to the end on a machine that holds the weights of `setup`'s model.
 
     The rest of the memory is KV cache. `on_finished` is told after each iteration how many requests have finished.
 
     Raises:
         UserError: if a request can never fit the cache.
     """
-    capacity = kv_token_capacity(machine, model, precision)
-    _reserve_cache(machine, model, precision, capacity)
+    capacity = kv_token_capacity(machine, setup)
+    reserve_kv(machine, setup, capacity)
     scheduler = Scheduler(requests, batching, capacity)
     iterations = tokens = 0
     while not scheduler.finished:
@@ -54,7 +52,7 @@ def serve(
             assert arrival_fs is not None  # nothing runs and nothing comes, though not all have finished
             machine.wait_until(arrival_fs)
             continue
-        trace = lower_iteration(model, precision, machine.devices, iteration.shapes)
+        trace = lower_iteration(setup.model, setup.precision, machine.devices, iteration.shapes)
         start_fs = machine.now_fs
         records = machine.run(trace, iteration.index)
         energy = iteration_energy_pj(records, machine.now_fs - start_fs, machine.system) * machine.devices
@@ -66,9 +64,9 @@ def serve(
     return ServingOutcome(scheduler.records, iterations, tokens)
 
 
-def kv_token_capacity(machine: Machine, model: ModelShape, precision: Precision) -> int:
+def kv_token_capacity(machine: Machine, setup: Setup) -> int:
     """Tokens that the memory left beside the weights can cache. Raises UserError if there is none left."""
-    per_token = model.kv_bytes_per_token(precision, machine.devices)
+    per_token = setup.model.kv_bytes_per_token(setup.precision, machine.devices)
     free = machine.placement.free_bytes
     if free < per_token:
         raise UserError(
@@ -85,12 +83,3 @@ def iteration_energy_pj(records: Sequence[OperatorRecord], elapsed_fs: int, syst
         counts.add(record.counts)
     power = system.device.power
     return total_pj(within_limit(energy_pj(counts, elapsed_fs, system.energy, power), elapsed_fs, power))
-
-
-def _reserve_cache(machine: Machine, model: ModelShape, precision: Precision, tokens: int) -> None:
-    layer_bytes = model.kv_bytes_per_token_per_layer(precision, machine.devices)
-    machine.reserve(
-        tuple(
-            Access(f"layers[{layer}].kv", TensorClass.KV, layer_bytes * tokens) for layer in range(model.layers)
-        )
-    )
