@@ -99,7 +99,7 @@ class Machine:
         """Run a trace to its end, from now on; its records. Raises NoProgressError if a component is stuck."""
         prepared = [self._preparer.prepare(operator) for operator in trace.operators]
         process = self.environment.process(self._execute(prepared, step))
-        outcomes = self.environment.run(until=process)
+        outcomes: np.ndarray = self.environment.run(until=process)  # type: ignore[assignment]
         make = folded_records_of if self._folded else records_of
         if self._cycle:
             records = make(trace, prepared, outcomes, self.memory, iteration)

@@ -32,7 +32,7 @@ class MemoryPort:
 
     def catch_up(self) -> None:
         """Simulate the memory (its refreshes, if nothing else) up to the environment's present."""
-        tick = self.device.to_ticks(self._environment.now)
+        tick = self.device.to_ticks(int(self._environment.now))
         if not self._pending and self.device.now < tick:
             self.device.advance(tick)
 
@@ -63,7 +63,7 @@ class MemoryPort:
             completion = self.device.advance(until)
             if completion is not None:
                 pending = self._pending.pop(completion.job)
-                delay_fs = max(0, self.device.to_fs(completion.tick) - self._environment.now)
+                delay_fs = max(0, self.device.to_fs(completion.tick) - int(self._environment.now))
                 self._environment.process(self._finish(pending, delay_fs))
             elif until is None:
                 raise NoProgressError(f"{self.name} makes no progress: {self.device.describe_work()}")

@@ -255,18 +255,18 @@ def _shares(parts: dict[str, int]) -> dict[str, float]:
 
 
 def phase_title(phase: PhaseSummary) -> str:
-    """"Prefill · 2048 prompt tokens"."""
+    """ "Prefill · 2048 prompt tokens"."""
     name = phase.phase.replace("_", " ")
     return f"{name[:1].upper()}{name[1:]}" + (f" · {phase.description}" if phase.description else "")
 
 
 def peak_label(phase: PhaseSummary) -> str:
-    """"HBM pins 4.8 TB/s"."""
+    """ "HBM pins 4.8 TB/s"."""
     return f"HBM pins {format_quantity(phase.peak_hbm_bytes_per_second, 'B/s')}"
 
 
 def roof_label(phase: PhaseSummary) -> str:
-    """"bf16 matrix peak 989.4 TFLOP/s"."""
+    """ "bf16 matrix peak 989.4 TFLOP/s"."""
     return f"{phase.matrix_format} matrix peak {format_quantity(phase.peak_matrix_flops_per_second, 'FLOP/s')}"
 
 

@@ -165,10 +165,12 @@ def _energy(total: Counts, elapsed_fs: int) -> dict[str, float]:
 
 
 def _channels(total: Counts) -> tuple[ChannelClass, ...]:
-    one = Counts(**{
-        field: getattr(total, field) // 192
-        for field in ("dram_row_hits", "dram_row_misses", "dram_row_conflicts", "dram_reads", "dram_writes")
-    })
+    one = Counts(
+        **{
+            field: getattr(total, field) // 192
+            for field in ("dram_row_hits", "dram_row_misses", "dram_row_conflicts", "dram_reads", "dram_writes")
+        }
+    )
     ticks = ("busy", "refresh", "turnaround", "row", "idle")
     for name in ticks:
         setattr(one, f"dram_{name}_ticks", getattr(total, f"dram_{name}_ticks"))

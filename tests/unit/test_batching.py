@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archsim.config.errors import UserError
+from archsim.experiment import BatchingPolicy, BatchingSpec
 from archsim.records import RequestRecord
-from archsim.serving.batching import POLICIES, BatchingSpec, Chunk, Iteration,  Queues, Scheduler
+from archsim.serving.batching import POLICIES, Chunk, Iteration, Queues, Scheduler
 from archsim.workload.requests import Request
 
 STEP_FS = 1000

@@ -37,7 +37,9 @@ def matrix(**changes: object) -> MatrixEngineSpec:
     return MatrixEngineSpec.model_validate(values | changes)
 
 
-BUFFER = OnChipBufferSpec.model_validate({"capacity": "50 MB", "bandwidth": "5 TB/s", "latency": "150 ns", "miss_latency": "90 ns"})
+BUFFER = OnChipBufferSpec.model_validate(
+    {"capacity": "50 MB", "bandwidth": "5 TB/s", "latency": "150 ns", "miss_latency": "90 ns"}
+)
 VECTOR = VectorEngineSpec.model_validate(
     {"units": 100, "clock": "2 GHz", "peak": "64 TFLOP/s", "special_per_clock": 16}
 )

@@ -237,7 +237,9 @@ def test_kv_heads_are_replicated_when_devices_outnumber_them() -> None:
 def test_all_reduce_carries_the_hidden_state() -> None:
     trace = lower_decode(load_model("llama-3-70b"), BF16, 8, [9] * 32)
     messages = [op.collective_bytes for op in trace.operators if op.kind is OperatorKind.ALL_REDUCE]
-    assert messages == [32 * 8192 * 2] * (1 + 2 * 80) + [32 * 128256 * 2 // 2]
+    assert messages == [32 * 8192 * 2] * (1 + 2 * 80)
+    gathered = [op.collective_bytes for op in trace.operators if op.kind is OperatorKind.ALL_GATHER]
+    assert gathered == [32 * 128256 * 2]
 
 
 def test_heads_that_do_not_divide_name_the_sizes_that_work() -> None:
