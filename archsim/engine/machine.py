@@ -16,7 +16,7 @@ import numpy as np
 import simpy
 
 from archsim.engine.memory_port import MemoryPort, NoProgressError
-from archsim.engine.outcome import folded_records_of, records_of
+from archsim.engine.outcome import check_bounds, folded_records_of, records_of
 from archsim.engine.placement import Placement
 from archsim.engine.prepare import Prepared, Preparer
 from archsim.engine.roofline import bound_records
@@ -102,6 +102,7 @@ class Machine:
         outcomes: np.ndarray = self.environment.run(until=process)  # type: ignore[assignment]
         make = folded_records_of if self._folded else records_of
         if self._cycle:
+            check_bounds(prepared, outcomes, overlapped=self.system.device.prefetch)
             records = make(trace, prepared, outcomes, self.memory, iteration)
         else:
             records = bound_records(trace, prepared, outcomes, self.memory.timing.burst_bytes, iteration)

@@ -53,7 +53,7 @@ def records_of(
 ) -> list[OperatorRecord]:
     """One record per operator."""
     table = cause_table(prepared, outcomes, memory)
-    _check(prepared, outcomes, table)
+    assert (table >= 0).all(), "an operator's causes don't tile its time"
     records = []
     for item, outcome, causes in zip(prepared, outcomes, table.tolist(), strict=True):
         cause_fs = dict(zip(CAUSES, causes, strict=True))
@@ -99,7 +99,7 @@ def folded_records_of(
 
     A server runs millions of operators; their sums per iteration are exact, the order within it is given up."""
     table = cause_table(prepared, outcomes, memory)
-    _check(prepared, outcomes, table)
+    assert (table >= 0).all(), "an operator's causes don't tile its time"
     groups: dict[str, _Group] = {}
     for index, item in enumerate(prepared):
         group = groups.get(item.group)
@@ -163,15 +163,20 @@ def _add_engine_counts(total: Counts, part: Counts) -> None:
 
 
 def _count_traffic(counts: Counts, memory_bytes: int) -> None:
-    """What went over the on-chip network, and what of it was padding of ranges to whole rounds of bursts."""
+    """What went over the on-chip network, and what of it was padding of ranges to whole rounds of bursts.
+
+    An operator whose data were prefetched moves less in its own time than its bytes: no padding is told then."""
     counts.noc_bytes = counts.dram_read_bytes + counts.dram_write_bytes
-    counts.dram_padding_bytes = counts.noc_bytes - memory_bytes
+    counts.dram_padding_bytes = max(0, counts.noc_bytes - memory_bytes)
 
 
-def _check(prepared: Sequence[Prepared], outcomes: np.ndarray, table: np.ndarray) -> None:
-    """Invariants: causes are never negative (so they tile the time), and nothing beats its roofline bound."""
+def check_bounds(prepared: Sequence[Prepared], outcomes: np.ndarray, overlapped: bool) -> None:
+    """Nothing beats its roofline bound: no operator, or, where loads of one overlap another's work, no trace its bytes."""
     duration = outcomes[:, END_FS] - outcomes[:, START_FS]
+    if overlapped:
+        least = sum(item.memory_fs for item in prepared)
+        assert duration.sum() >= least, "a trace is faster than its bytes at the pins' full rate"
+        return
     bound = np.array([item.roofline_fs for item in prepared], np.int64)
     too_fast = np.flatnonzero(duration < bound)
     assert not len(too_fast), f"{prepared[too_fast[0]].operator.name} is faster than its roofline bound"
-    assert (table >= 0).all(), "an operator's causes don't tile its time"

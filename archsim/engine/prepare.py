@@ -44,7 +44,7 @@ class Prepared:
     transfer: Transfer | None
     memory_bytes: int
     link_fs: int
-    memory_bound: bool
+    memory_fs: int
     counts: Counts
 
     @cached_property
@@ -107,7 +107,7 @@ class Preparer:
             transfer=None,
             memory_bytes=0,
             link_fs=time.total_fs,
-            memory_bound=False,
+            memory_fs=0,
             counts=Counts(link_bytes=time.link_bytes),
         )
 
@@ -126,7 +126,7 @@ class Preparer:
             transfer=self._transfer(work),
             memory_bytes=work.memory_bytes,
             link_fs=0,
-            memory_bound=roofline_memory_fs(work.memory_bytes, device) >= roofline_fs(operator, work, device),
+            memory_fs=roofline_memory_fs(work.memory_bytes, device),
             counts=Counts(
                 buffer_read_bytes=work.buffer_read_bytes,
                 buffer_write_bytes=work.buffer_write_bytes,

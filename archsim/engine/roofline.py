@@ -29,7 +29,7 @@ def _bound_record(
     """One operator that took exactly its bound, all of it for the one cause that sets the bound."""
     operator = item.operator
     cause_fs = dict.fromkeys(CAUSES, 0)
-    cause = "link" if item.link_fs else "transfer" if item.memory_bound else "compute"
+    cause = "link" if item.link_fs else "transfer" if item.memory_fs >= item.roofline_fs else "compute"
     cause_fs[cause] = end_fs - start_fs
     counts = replace(item.counts, matrix_macs=dict(item.counts.matrix_macs))
     writes = sum(data.bursts for data in item.transfer.ranges if data.write) if item.transfer is not None else 0
