@@ -3,9 +3,9 @@
     python benchmarks/silicon_table.py ../shared/silicon                             # prints Markdown
     python benchmarks/silicon_table.py ../shared/silicon --into docs/validation.md   # replaces the marked section
 
-Each class is one call of what `archsim compare SYSTEM FILE --where EXPRESSION` runs, in the schema documented there. Files are
-found by a word of their name; one that isn't there is left out of the table. With `--every N` only each N-th row of a file
-is predicted, for a quick look: the table then says so.
+Each class is what `archsim compare SYSTEM FILE --where EXPRESSION` reports. Files are found by a word of their name;
+one that isn't there is left out of the table. With `--every N` only each N-th row of a file is predicted, for a quick
+look: the table then says so.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from archsim.commands.compare import CompareReport, compare
 from archsim.config.errors import UserError
+from archsim.records import Operator
 from archsim.run import KernelPredictor, kernel_predictor
 
 BEGIN = "<!-- silicon table: begin (written by benchmarks/silicon_table.py) -->"
@@ -31,7 +32,7 @@ SHORT_MS = 0.25  # the board's power sensor is a moving average over a second: s
 
 @dataclass(frozen=True)
 class RowClass:
-    """Rows of one measured file. `goals` are the largest median errors wanted, of latency and of power; None: no goal."""
+    """Rows of one measured file. `goals`: the largest median errors wanted, of latency and of power; None: no goal."""
 
     name: str
     file_word: str
@@ -75,7 +76,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self._predictors: dict[str, KernelPredictor] = {}
-        self._known: dict[object, tuple[int, float]] = {}
+        self._known: dict[tuple[str, Operator], tuple[int, float]] = {}
 
     def file(self, word: str) -> Path | None:
         """The measured file with `_word` in its name, thinned out if so wanted; None if there is none."""
@@ -90,10 +91,11 @@ class Bench:
             return None
         predictor = self._predictors.setdefault(rows.system, kernel_predictor(rows.system))
 
-        def predict(operator: object) -> tuple[int, float]:
-            if operator not in self._known:
-                self._known[operator] = predictor.predict(operator)  # type: ignore[arg-type]
-            return self._known[operator]
+        def predict(operator: Operator) -> tuple[int, float]:
+            key = (rows.system, operator)
+            if key not in self._known:
+                self._known[key] = predictor.predict(operator)
+            return self._known[key]
 
         return compare(
             file,
@@ -150,9 +152,7 @@ def replaced(text: str, lines: Sequence[str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "folder", type=Path, nargs="?", default=Path("../shared/silicon"), help="measured parquet files"
-    )
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("../shared/silicon"), help="measured files")
     parser.add_argument("--into", type=Path, help="a Markdown file whose marked section is replaced")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="predict only each N-th row of a file")
     options = parser.parse_args()

@@ -144,7 +144,7 @@ def compare(
     chosen = _select(frame, where)
     kernels = [kernels[position] for position in chosen["_row"]]
     predictions = _predict_all(kernels, predict, predict_collective, progress)
-    share_fs = replay_fs // kind.kernels_per_replay
+    share_fs = replay_fs // kind.kernels_per_replay if kind.kernels_per_replay else 0
     rows = chosen.drop(columns="_row").rename(columns={"latency": "latency_ms", "power": "power_w"})
     rows["predicted_latency_ms"] = [(latency + share_fs) / FS_PER_MS for latency, _ in predictions]
     rows["predicted_power_w"] = [

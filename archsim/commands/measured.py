@@ -39,8 +39,10 @@ class MeasuredKind(Enum):
 
     @property
     def kernels_per_replay(self) -> int:
-        """How many kernels the benchmark captured into the graph that it replays (aiconfigurator's collectors)."""
-        return 6 if self is MeasuredKind.GEMM else 1
+        """How many kernels the benchmark captured into the graph that it replays (aiconfigurator's collectors).
+
+        0 for collectives: nccl-tests launches them one after the other, without a graph."""
+        return {MeasuredKind.GEMM: 6, MeasuredKind.NCCL: 0}.get(self, 1)
 
 
 _ATTENTION_COLUMNS = ("batch_size", "isl", "step", "num_heads", "num_key_value_heads", "head_dim", "kv_cache_dtype")

@@ -61,23 +61,37 @@ def records_of(
         memory.add_counts(outcome[FIRST_COUNT : FIRST_COUNT + 16], counts)
         _count_traffic(counts, item.memory_bytes)
         records.append(
-            OperatorRecord(
-                name=item.operator.name,
-                kind=item.operator.kind,
-                layer=item.operator.layer,
-                phase=trace.phase,
-                iteration=iteration,
-                start_fs=int(outcome[START_FS]),
-                end_fs=int(outcome[END_FS]),
-                bound=bound_of(cause_fs),
-                roofline_fs=item.roofline_fs,
-                cause_fs=cause_fs,
-                matrix_flops=item.operator.matrix_flops,
-                vector_flops=item.operator.vector_flops,
-                counts=counts,
-            )
+            record_of(trace, item, iteration, int(outcome[START_FS]), int(outcome[END_FS]), cause_fs, counts)
         )
     return records
+
+
+def record_of(
+    trace: OperatorTrace,
+    item: Prepared,
+    iteration: int,
+    start_fs: int,
+    end_fs: int,
+    cause_fs: dict[str, int],
+    counts: Counts,
+) -> OperatorRecord:
+    """The record of one operator."""
+    operator = item.operator
+    return OperatorRecord(
+        name=operator.name,
+        kind=operator.kind,
+        layer=operator.layer,
+        phase=trace.phase,
+        iteration=iteration,
+        start_fs=start_fs,
+        end_fs=end_fs,
+        bound=bound_of(cause_fs),
+        roofline_fs=item.roofline_fs,
+        cause_fs=cause_fs,
+        matrix_flops=operator.matrix_flops,
+        vector_flops=operator.vector_flops,
+        counts=counts,
+    )
 
 
 @dataclass(slots=True)

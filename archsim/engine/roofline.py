@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from archsim.engine.outcome import bound_of
+from archsim.engine.outcome import record_of
 from archsim.engine.prepare import Prepared
 from archsim.kernels.program import END_FS, START_FS
 from archsim.records import CAUSES, OperatorRecord, OperatorTrace
@@ -27,7 +27,6 @@ def _bound_record(
     trace: OperatorTrace, item: Prepared, start_fs: int, end_fs: int, iteration: int, burst_bytes: int
 ) -> OperatorRecord:
     """One operator that took exactly its bound, all of it for the one cause that sets the bound."""
-    operator = item.operator
     cause_fs = dict.fromkeys(CAUSES, 0)
     cause = "link" if item.link_fs else "transfer" if item.memory_fs >= item.roofline_fs else "compute"
     cause_fs[cause] = end_fs - start_fs
@@ -40,18 +39,4 @@ def _bound_record(
     counts.dram_reads = -(-counts.dram_read_bytes // burst_bytes)
     counts.dram_writes = -(-counts.dram_write_bytes // burst_bytes)
     counts.noc_bytes = item.memory_bytes
-    return OperatorRecord(
-        name=operator.name,
-        kind=operator.kind,
-        layer=operator.layer,
-        phase=trace.phase,
-        iteration=iteration,
-        start_fs=start_fs,
-        end_fs=end_fs,
-        bound=bound_of(cause_fs),
-        roofline_fs=item.roofline_fs,
-        cause_fs=cause_fs,
-        matrix_flops=operator.matrix_flops,
-        vector_flops=operator.vector_flops,
-        counts=counts,
-    )
+    return record_of(trace, item, iteration, start_fs, end_fs, cause_fs, counts)

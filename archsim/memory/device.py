@@ -185,18 +185,7 @@ class HbmDevice:
         """Simulate to the next completion or to tick `until` (None: as long as it takes), whichever is first."""
         limit = HORIZON_TICKS if until is None else min(HORIZON_TICKS, until - self._origin)
         if self._memo is None:
-            advance(
-                self._state,
-                self.timing,
-                self._bank_of,
-                self._column_of,
-                NO_WORDS,
-                NO_WORDS,
-                NO_WORDS,
-                NO_LOG,
-                limit,
-                False,
-            )
+            self._advance_plainly(self._state, limit)
         else:
             advance_with_memo(self._state, self.timing, self._bank_of, self._column_of, self._memo, limit)
         job = int(self._state[channel.FINISHED_JOB])
@@ -273,6 +262,11 @@ class HbmDevice:
         return f"queued per pseudo-channel (reads, writes): {queued.tolist()}; {jobs or 'no transfer'}"
 
     # ------------------------------------------------------------ slots and checks
+
+    def _advance_plainly(self, state: np.ndarray, until: int) -> None:
+        """Simulate every command, without a trace, a log or the memo."""
+        tables = (self._bank_of, self._column_of)
+        advance(state, self.timing, *tables, NO_WORDS, NO_WORDS, NO_WORDS, NO_LOG, until, False)
 
     def check(self, transfer: Transfer) -> None:
         """Refuse a transfer that the consumer could not work on. Raises UserError.
