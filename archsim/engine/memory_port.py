@@ -33,8 +33,8 @@ class MemoryPort:
     def catch_up(self) -> None:
         """Simulate the memory (its refreshes, if nothing else) up to the environment's present."""
         tick = self.device.to_ticks(int(self._environment.now))
-        if not self._pending and self.device.now < tick:
-            self.device.advance(tick)
+        if not self._pending:
+            self.device.idle_until(tick)
 
     def submit(self, transfer: Transfer, *, gated: bool = False) -> tuple[int, simpy.Event]:
         """Start a transfer now. Its job, and an event that fires when it is done.

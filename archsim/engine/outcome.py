@@ -59,7 +59,7 @@ def records_of(
         cause_fs = dict(zip(CAUSES, causes, strict=True))
         counts = replace(item.counts, matrix_macs=dict(item.counts.matrix_macs))
         memory.add_counts(outcome[FIRST_COUNT : FIRST_COUNT + 16], counts)
-        _count_traffic(counts, item.memory_bytes)
+        _count_traffic(counts, item.padding_bytes)
         records.append(
             record_of(trace, item, iteration, int(outcome[START_FS]), int(outcome[END_FS]), cause_fs, counts)
         )
@@ -103,7 +103,7 @@ class _Group:
     roofline_fs: int = 0
     matrix_flops: int = 0
     vector_flops: int = 0
-    memory_bytes: int = 0
+    padding_bytes: int = 0
 
 
 def folded_records_of(
@@ -123,7 +123,7 @@ def folded_records_of(
         group.roofline_fs += item.roofline_fs
         group.matrix_flops += item.operator.matrix_flops
         group.vector_flops += item.operator.vector_flops
-        group.memory_bytes += item.memory_bytes
+        group.padding_bytes += item.padding_bytes
     records = []
     start_fs = int(outcomes[0, START_FS])
     for name, group in groups.items():
@@ -132,7 +132,7 @@ def folded_records_of(
         for index in group.members:
             _add_engine_counts(counts, prepared[index].counts)
         memory.add_counts(outcomes[group.members, FIRST_COUNT : FIRST_COUNT + 16].sum(axis=0), counts)
-        _count_traffic(counts, group.memory_bytes)
+        _count_traffic(counts, group.padding_bytes)
         end_fs = start_fs + sum(cause_fs.values())
         records.append(
             OperatorRecord(
@@ -176,16 +176,14 @@ def _add_engine_counts(total: Counts, part: Counts) -> None:
         total.matrix_macs[fmt] = total.matrix_macs.get(fmt, 0) + macs
 
 
-def _count_traffic(counts: Counts, memory_bytes: int) -> None:
-    """What went over the on-chip network, and what of it was padding of ranges to whole rounds of bursts.
-
-    An operator whose data were prefetched moves less in its own time than its bytes: no padding is told then."""
+def _count_traffic(counts: Counts, padding_bytes: int) -> None:
+    """What went over the on-chip network in an operator's time, and what pads its ranges to whole rounds of bursts."""
     counts.noc_bytes = counts.dram_read_bytes + counts.dram_write_bytes
-    counts.dram_padding_bytes = max(0, counts.noc_bytes - memory_bytes)
+    counts.dram_padding_bytes = padding_bytes
 
 
 def check_bounds(prepared: Sequence[Prepared], outcomes: np.ndarray, overlapped: bool) -> None:
-    """Nothing beats its roofline bound: no operator, or, where loads of one overlap another's work, no trace its bytes."""
+    """Nothing beats its roofline bound: no operator; where loads overlap other operators' work, no trace its bytes."""
     duration = outcomes[:, END_FS] - outcomes[:, START_FS]
     if overlapped:
         least = sum(item.memory_fs for item in prepared)

@@ -43,6 +43,7 @@ class Prepared:
     roofline_fs: int
     transfer: Transfer | None
     memory_bytes: int
+    padding_bytes: int
     link_fs: int
     memory_fs: int
     counts: Counts
@@ -106,6 +107,7 @@ class Preparer:
             roofline_fs=time.transfer_fs,
             transfer=None,
             memory_bytes=0,
+            padding_bytes=0,
             link_fs=time.total_fs,
             memory_fs=0,
             counts=Counts(link_bytes=time.link_bytes),
@@ -114,6 +116,7 @@ class Preparer:
     def _compute(self, operator: Operator) -> Prepared:
         device = self._system.device
         work = operator_work(operator, device, self._memory.loaded_read_fs, self._tile_work, cold=self._cold)
+        transfer = self._transfer(work)
         macs = {operator.compute_format: operator.matrix_flops // 2} if operator.matrix_flops else {}
         return Prepared(
             operator=operator,
@@ -123,8 +126,9 @@ class Preparer:
             tail_fs=work.tail_fs,
             engine_fs=work.engine_fs,
             roofline_fs=roofline_fs(operator, work, device),
-            transfer=self._transfer(work),
+            transfer=transfer,
             memory_bytes=work.memory_bytes,
+            padding_bytes=self._moved_bytes(transfer) - work.memory_bytes,
             link_fs=0,
             memory_fs=roofline_memory_fs(work.memory_bytes, device),
             counts=Counts(
@@ -161,6 +165,11 @@ class Preparer:
         transfer = Transfer(tuple(ranges), tiles, tile_ticks, window)
         self._memory.check(transfer)
         return transfer
+
+    def _moved_bytes(self, transfer: Transfer | None) -> int:
+        """Bytes that a transfer moves, in whole rounds of bursts over all pseudo-channels."""
+        ranges = transfer.ranges if transfer is not None else ()
+        return sum(data.bursts for data in ranges) * self._memory.round_bytes
 
     def _tiles(self, bursts: int, window: int, engine_fs: int) -> tuple[int, int]:
         """How many tiles an operator is consumed in, and the ticks of each; together at least the engines' time.

@@ -89,7 +89,7 @@ class Memo(NamedTuple):
     scratch: np.ndarray  # int64[2 * FORM_LENGTH]
 
 
-def new_memo(budget_bytes: int = 1536 << 20) -> Memo:
+def new_memo(budget_bytes: int = 1 << 30) -> Memo:
     """An empty memo of at most about `budget_bytes`."""
     n = max(64, budget_bytes // (PERIOD_LENGTH * 8 + 4 * 700))
     slots = 1 << (2 * n - 1).bit_length()

@@ -120,18 +120,7 @@ class HbmDevice:
         view.stream_base[0, :] = 0
         view.stream_total[0, : self.timing.pseudo_channels] = LOADED_ROW_SETS * self.row_set_bursts
         _open_stream(state, self.timing, 0, 0, 0, 0)
-        advance(
-            state,
-            self.timing,
-            self._bank_of,
-            self._column_of,
-            NO_WORDS,
-            NO_WORDS,
-            NO_WORDS,
-            NO_LOG,
-            HORIZON_TICKS,
-            False,
-        )
+        self._advance_plainly(state, HORIZON_TICKS)
         return self.to_fs(int(view.counts[Count.LATENCY]) // int(view.counts[Count.RD]))
 
     @property
@@ -195,11 +184,18 @@ class HbmDevice:
         self._streams_of.pop(job, None)
         return Completion(job, self._origin + int(self._view.job[job, channel.JOB_LAST_DATA]))
 
+    def idle_until(self, tick: int) -> None:
+        """Let time pass up to `tick` while no transfer is under way; refresh goes on."""
+        assert not self._streams_of, "a transfer is under way"
+        while self.now < tick:
+            self._rebase()
+            self.advance(min(tick, self.now + REBASE_TICKS))
+
     def run_program(self, operators: np.ndarray, ranges: np.ndarray, start_fs: int) -> np.ndarray:
         """Run a chain of operators on an otherwise idle memory (see `kernels.program`): int64[n, OUTCOME_WORDS].
 
         Raises RuntimeError naming the operator's index if the memory makes no progress."""
-        assert not self._streams_of, "a chain runs on an idle memory"
+        self.idle_until(self.to_ticks(start_fs))
         self._rebase()
         outcomes = np.zeros((len(operators), OUTCOME_WORDS), np.int64)
         tick = np.array([self.tick_fs.numerator, self.tick_fs.denominator], np.int64)
