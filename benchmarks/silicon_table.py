@@ -61,6 +61,8 @@ CLASSES = (
     RowClass("gemm, bf16, all", "gemm", BF16_GEMM, (0.25, None)),
     RowClass("prefill attention, bf16, >= 1 ms", "context_attention", f"{BF16_KV} and latency >= 1"),
     RowClass("prefill attention, bf16, all", "context_attention", BF16_KV),
+    RowClass("gemm, block-scaled fp8, all", "gemm", "gemm_dtype == 'fp8_block'"),
+    RowClass("MoE, bf16, balanced", "moe", "moe_dtype == 'bfloat16' and distribution == 'balanced'"),
     RowClass("NCCL, 2 to 8 GPUs, all", "nccl", "num_gpus >= 2", system="h200x8"),
     RowClass("NCCL all-reduce, 8 GPUs", "nccl", "num_gpus == 8 and op_name == 'all_reduce'", system="h200x8"),
 )

@@ -148,6 +148,8 @@ class Machine:
         """Operator by operator; a device that prefetches starts each one's loads behind those of the one before."""
         outcomes = np.zeros((len(prepared), 20), np.int64)
         ahead: tuple[int, simpy.Event] | None = None
+        self._port.catch_up()
+        self._seen = self.memory.count_vector()
         for index, item in enumerate(prepared):
             following = prepared[index + 1] if index + 1 < len(prepared) else None
             ahead = yield from self._run_one(item, following, ahead, outcomes[index])
@@ -180,6 +182,7 @@ class Machine:
         outcome[2] = environment.now
         yield environment.timeout(item.tail_fs)
         outcome[3] = environment.now
+        self._port.catch_up()
         counts = self.memory.count_vector()
         outcome[4:] = counts - self._seen
         self._seen = counts

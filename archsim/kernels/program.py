@@ -62,6 +62,15 @@ def fs_from_ticks(ticks, numerator, denominator):  # type: ignore[no-untyped-def
 
 
 @kernel
+def idle_until(state, q, bank_of, column_of, until):  # type: ignore[no-untyped-def]
+    """Let a memory without work reach a tick, and count its idle time up to there."""
+    nothing = np.zeros(0, np.int64)
+    if state[NOW] < until:
+        advance(state, q, bank_of, column_of, nothing, nothing, nothing, np.zeros((0, 8), np.int64), until, False)
+    settle_idle(pointer(state), q)
+
+
+@kernel
 def run_program(  # type: ignore[no-untyped-def]
     state, q, bank_of, column_of, memo, use_memo, operators, ranges, tick, origin, start_fs, horizon, outcomes
 ):
@@ -84,6 +93,7 @@ def run_program(  # type: ignore[no-untyped-def]
     before = np.zeros(16, np.int64)
     st = pointer(state)
     now_fs = start_fs
+    idle_until(state, q, bank_of, column_of, ticks_from_fs(now_fs, tick[0], tick[1]) - origin)
     for k in range(16):
         before[k] = state[COUNTS + k]
     for i in range(operators.shape[0]):
@@ -115,7 +125,8 @@ def run_program(  # type: ignore[no-untyped-def]
         outcomes[i, STREAM_END_FS] = now_fs
         now_fs += operators[i, TAIL_FS]
         outcomes[i, END_FS] = now_fs
-        settle_idle(st, q)
+        # Time without traffic belongs to the operator that it passes in, so that bus times tile each one's duration.
+        idle_until(state, q, bank_of, column_of, ticks_from_fs(now_fs, tick[0], tick[1]) - origin)
         for k in range(16):
             outcomes[i, FIRST_COUNT + k] = state[COUNTS + k] - before[k]
             before[k] = state[COUNTS + k]

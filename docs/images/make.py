@@ -40,7 +40,7 @@ def terminal_output(directory: Path) -> str:
     """What `archsim run` prints, as it stands in a terminal 80 columns wide."""
     command = [str(Path(sys.executable).with_name("archsim")), "run", EXPERIMENT, "--out", str(directory)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    printed, written, _ = done.stdout.partition("Written to")  # what follows is folded at a place that depends on the path
+    printed, written, _ = done.stdout.partition("Written to")  # folded where the path ends
     lines = [line.rstrip() for line in printed.splitlines()]
     closing = f"{written} {OUT}: open report.html, or timeline.json in ui.perfetto.dev"
     return "\n".join([*lines, closing]).strip("\n")

@@ -38,7 +38,7 @@ SETTINGS: dict[str, list[str]] = {
     "default": [],
     "batch of 3": ["workload.batching.max_batch=3"],
     "short prefills": ["workload.batching.max_prefill_tokens=256"],
-    "little memory": ["system.device.memory.capacity=160 MB"],
+    "little memory": ["system.device.memory.capacity=215 MB"],
     "tp 2": ["system=h200x8", "workload.tensor_parallel=2"],
 }
 
