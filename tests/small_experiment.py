@@ -1,4 +1,4 @@
-"""A model of two small layers and experiments with it, for tests that run the whole simulator in a fraction of a second."""
+"""A model of two small layers and experiments with it: tests of the whole simulator in a fraction of a second."""
 
 from __future__ import annotations
 
