@@ -200,6 +200,55 @@ def _folders_for(measured: Sequence[Path], out: Path | None) -> list[Path | None
     return [out / name for name in names]
 
 
+@app.command()
+def replay(
+    trace: Annotated[Path, typer.Argument(help="Ramulator, DRAMsim3, CSV, .npy, .parquet or u64 binary.")],
+    memory: Annotated[str, typer.Option(help="A memory preset's name or path.")],
+    channels: Annotated[int | None, typer.Option(help="Channels; those of one stack if left out.")] = None,
+    refresh: Annotated[
+        str, typer.Option(metavar="all_bank|per_bank|none", help="How rows are refreshed.")
+    ] = "all_bank",
+    no_refresh: Annotated[bool, typer.Option("--no-refresh", help="The same as --refresh none.")] = False,
+    mapper: Annotated[
+        str | None,
+        typer.Option(help="RoBaRaCoCh, MOP4CLXOR, or the fields of an address from the lowest on, in quotes."),
+    ] = None,
+    commands: Annotated[Path | None, typer.Option(help="Where to write the command trace (parquet).")] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder for stats.txt and stats.json.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a memory trace through a memory, command by command."""
+    from archsim.commands.replay import replay_trace
+
+    policy = "none" if no_refresh else refresh
+    report = replay_trace(trace, memory, channels=channels, refresh=policy, mapper=mapper, commands=commands, out=out)
+    if as_json:
+        _print_json(report.as_dict())
+    else:
+        typer.echo(str(report))
+
+
+@app.command("check-timing")
+def check_timing(
+    commands: Annotated[Path, typer.Argument(help="A command trace (parquet), as replay --commands writes it.")],
+    memory: Annotated[str | None, typer.Option(help="A memory preset; what the trace says if left out.")] = None,
+    channels: Annotated[int | None, typer.Option(help="Channels of the memory.")] = None,
+    refresh: Annotated[
+        str | None, typer.Option(metavar="all_bank|per_bank|none", help="How rows are refreshed.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say which timing constraints a command trace breaks."""
+    from archsim.commands.check_timing import check_timing as check
+
+    report = check(commands, memory, channels, refresh)
+    if as_json:
+        _print_json(report.as_dict())
+    else:
+        typer.echo(str(report), err=not report.ok)
+    raise typer.Exit(report.exit_code)
+
+
 def _print_json(content: object) -> None:
     typer.echo(json.dumps(content, ensure_ascii=False, allow_nan=False))
 

@@ -145,10 +145,7 @@ def test_decode_moves_the_lowered_bytes_and_their_padding(
     for write in (False, True):
         assert 0 <= moved[write] - lowered[write] < accesses * machine.memory.round_bytes
     weights = loaded.model.weight_bytes(loaded.spec.workload.precision)
-    cache = sum(
-        access.bytes
-        for access in kv_storage(loaded.model, loaded.spec.workload.precision, 1, sum((512,) * 4))
-    )
+    cache = sum(access.bytes for access in kv_storage(loaded.model, loaded.spec.workload.precision, 1, sum((512,) * 4)))
     embedding = loaded.model.vocabulary * loaded.model.hidden * 2  # of which a row per sequence is read
     assert lowered[False] == pytest.approx(weights - embedding + cache, rel=0.001)
 
@@ -249,9 +246,7 @@ def test_half_the_stacks_are_slower(simulate: Callable[..., RunResult]) -> None:
 
 
 @pytest.mark.parametrize("changes", SYSTEMS.values(), ids=SYSTEMS)
-def test_prefetching_is_never_slower_and_moves_the_same(
-    simulate: Callable[..., RunResult], changes: list[str]
-) -> None:
+def test_prefetching_is_never_slower_and_moves_the_same(simulate: Callable[..., RunResult], changes: list[str]) -> None:
     plain, ahead = simulate(*changes), simulate(*changes, *PREFETCH)
     for phase in ("prefill", "decode"):
         assert value(ahead, f"{phase}.latency") <= value(plain, f"{phase}.latency")

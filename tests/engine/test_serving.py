@@ -12,7 +12,7 @@ from small_experiment import write_requests
 import archsim
 from archsim.results import RunResult
 
-REQUESTS = 30
+REQUESTS = 10
 
 
 @pytest.fixture(scope="module")
@@ -98,24 +98,24 @@ def test_a_smaller_batch_makes_requests_wait(serve: Callable[..., RunResult]) ->
 
 def test_two_runs_are_byte_identical(experiment: Path, tmp_path: Path) -> None:
     for name in ("first", "second"):
-        archsim.run(experiment, ["workload.limit=12"], out=tmp_path / name)
+        archsim.run(experiment, ["workload.limit=5"], out=tmp_path / name)
     for file in ("metrics.json", "operators.parquet", "requests.parquet"):
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes(), file
 
 
 def test_shortcuts_change_no_number(experiment: Path, tmp_path: Path) -> None:
     for name, off in (("quick", "false"), ("plain", "true")):
-        archsim.run(experiment, ["workload.limit=12", f"no_shortcuts={off}"], out=tmp_path / name)
+        archsim.run(experiment, ["workload.limit=5", f"no_shortcuts={off}"], out=tmp_path / name)
     for file in ("metrics.json", "operators.parquet", "requests.parquet"):
         assert (tmp_path / "quick" / file).read_bytes() == (tmp_path / "plain" / file).read_bytes(), file
 
 
 def test_a_request_alone_takes_its_iterations_and_nothing_else(tmp_path: Path) -> None:
-    trace = "TIMESTAMP,ContextTokens,GeneratedTokens\n2025-01-01 00:00:00.0,100,5\n2025-01-01 00:10:00.0,100,5\n"
+    trace = "TIMESTAMP,ContextTokens,GeneratedTokens\n2025-01-01 00:00:00.0,100,5\n2025-01-01 00:02:00.0,100,5\n"
     run = archsim.run(write_requests(tmp_path, trace), out=tmp_path / "run")
     assert run.requests is not None
     first, second = run.requests.to_dict("records")
-    assert second["arrival_fs"] - first["arrival_fs"] == 600 * 10**15
+    assert second["arrival_fs"] - first["arrival_fs"] == 120 * 10**15
     assert first["first_scheduled_fs"] == 0
     assert second["first_scheduled_fs"] == second["arrival_fs"]
     assert run.operators["iteration"].nunique() == 10

@@ -1,0 +1,235 @@
+"""`archsim replay` and `archsim check-timing` as a user types them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from archsim import cli
+
+MEMORY = ("--memory", "hbm3_16gb_8hi")
+BURST = 32
+CHANNEL_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    def stat(self, name: str) -> float:
+        return self.json["stats"][name]["value"]
+
+
+@pytest.fixture
+def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run `archsim ARGUMENTS` in this process."""
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["archsim", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_info:
+            cli.main()
+        captured = capsys.readouterr()
+        code = exit_info.value.code
+        return Outcome(code if isinstance(code, int) else 0 if code is None else 1, captured.out, captured.err)
+
+    return call
+
+
+def requests(n: int, channels: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    address = random.integers(0, channels * CHANNEL_BYTES // BURST, n) * BURST
+    return address, (random.random(n) < 0.3).astype(np.int64)
+
+
+def write_binary(file: Path, n: int = 6000, channels: int = 2) -> Path:
+    address, write = requests(n, channels)
+    (address | write).astype("<u8").tofile(file)
+    return file
+
+
+def planted(file: Path, change: Any) -> Path:
+    """A copy of a command trace with a change to its table, metadata kept."""
+    table = pq.read_table(file)
+    frame = table.to_pandas()
+    change(frame)
+    copy = file.with_name("planted.parquet")
+    pq.write_table(
+        pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(table.schema.metadata), copy
+    )
+    return copy
+
+
+def test_statistics_are_those_of_the_trace(invoke: Any, tmp_path: Path) -> None:
+    address, write = requests(6000, 2)
+    trace = write_binary(tmp_path / "trace.bin")
+    result = invoke("replay", trace, *MEMORY, "--channels", "2", "--json")
+    assert result.code == 0
+    assert result.json["channels"] == 2
+    assert result.stat("mem.requests.write") == write.sum()
+    assert result.stat("mem.requests.read") == len(address) - write.sum()
+    assert sum(result.stat(f"mem.rows.{name}") for name in ("hits", "misses", "conflicts")) == 6000
+    assert result.stat("mem.commands.RD") + result.stat("mem.commands.WR") == 6000
+    for kind in ("read", "write"):
+        quantiles = [result.stat(f"mem.latency.{kind}.{name}") for name in ("p50", "p90", "p99", "max")]
+        assert quantiles == sorted(quantiles) and quantiles[0] > 0
+    assert 0 < result.stat("mem.bandwidth.utilization") < 1
+    assert result.stat("mem.energy.total") > 0
+
+
+def test_stats_txt_has_names_units_and_descriptions(invoke: Any, tmp_path: Path) -> None:
+    trace = write_binary(tmp_path / "trace.bin", 100)
+    result = invoke("replay", trace, *MEMORY, "--channels", "2", "--out", tmp_path / "out")
+    assert (tmp_path / "out" / "stats.txt").read_text() == result.out
+    assert "stats" in json.loads((tmp_path / "out" / "stats.json").read_text())
+    lines = [line for line in result.out.splitlines() if line.startswith(("sim.", "mem."))]
+    assert len(lines) > 40
+    for line in lines:
+        values, comment = line.split("#")
+        assert len(values.split()) == 2
+        assert comment.strip().startswith("(")
+
+
+def test_an_unloaded_read_has_the_latency_of_the_closed_form(invoke: Any, tmp_path: Path) -> None:
+    """A closed bank: tRCDRD + tCL + tBL = 31 + 20 + 2 clocks of 0.625 ns."""
+    trace = tmp_path / "one.csv"
+    trace.write_text("address,op,time_ns\n0x40,R,100\n")
+    result = invoke("replay", trace, *MEMORY, "--channels", "1", "--json")
+    assert result.stat("mem.latency.read.max") == pytest.approx(53 * 0.625)
+    assert result.stat("sim.seconds") == pytest.approx(133.125e-9)
+
+
+@pytest.mark.parametrize("refresh", ["all_bank", "per_bank", "none"])
+def test_written_commands_break_no_rule(invoke: Any, tmp_path: Path, refresh: str) -> None:
+    trace, log = write_binary(tmp_path / "trace.bin"), tmp_path / "log.parquet"
+    stats = invoke("replay", trace, *MEMORY, "--channels", 2, "--refresh", refresh, "--commands", log, "--json")
+    frame = pd.read_parquet(log)
+    commands = frame["command"].value_counts()
+    assert commands["RD"] == stats.stat("mem.commands.RD") and commands["ACT"] == stats.stat("mem.commands.ACT")
+    assert set(frame["channel"]) == {0, 1}
+    result = invoke("check-timing", log, *MEMORY, "--channels", 2, "--json")
+    assert (result.code, result.json["violations"]) == (0, [])
+    assert result.json["refresh"] == refresh and result.json["commands"] == len(frame)
+
+
+def test_a_shifted_command_is_found(invoke: Any, tmp_path: Path) -> None:
+    trace, log = write_binary(tmp_path / "trace.bin"), tmp_path / "log.parquet"
+    invoke("replay", trace, *MEMORY, "--channels", 2, "--commands", log)
+    row = 0
+
+    def shift(frame: pd.DataFrame) -> None:
+        nonlocal row
+        reads = frame.index[(frame["command"] == "RD") & (frame["channel"] == 1)]
+        row = int(reads[len(reads) // 2])
+        frame.loc[row, "tick"] = frame.loc[row, "tick"] - 1
+
+    result = invoke("check-timing", planted(log, shift), *MEMORY)
+    assert result.code == 2
+    assert f"row {row}: channel 1: rising edge: RD" in result.err
+
+
+def test_a_command_of_another_row_is_found(invoke: Any, tmp_path: Path) -> None:
+    trace, log = write_binary(tmp_path / "trace.bin"), tmp_path / "log.parquet"
+    invoke("replay", trace, *MEMORY, "--channels", 2, "--commands", log)
+
+    def other_row(frame: pd.DataFrame) -> None:
+        row = int(frame.index[frame["command"] == "WR"][10])
+        frame.loc[row, "row"] = (frame.loc[row, "row"] + 1) % 16384
+
+    assert "open row" in invoke("check-timing", planted(log, other_row), *MEMORY).err
+
+
+def test_every_format_of_the_same_requests_gives_the_same_statistics(invoke: Any, tmp_path: Path) -> None:
+    address, write = requests(500, 1)
+    pairs = list(zip(address.tolist(), write.tolist(), strict=True))
+    write_binary(tmp_path / "a.bin", 500, 1)
+    (tmp_path / "b.trace").write_text("".join(f"{('LD', 'ST')[w]} {a:#x}\n" for a, w in pairs))
+    (tmp_path / "c.trace").write_text("".join(f"{'RW'[w]} {a:#x}\n" for a, w in pairs))
+    (tmp_path / "d.trc").write_text("".join(f"{a:#x} {('READ', 'WRITE')[w]} 0\n" for a, w in pairs))
+    (tmp_path / "e.csv").write_text("op,address,time_ns\n" + "".join(f"{'RW'[w]},{a},0\n" for a, w in pairs))
+    np.save(tmp_path / "f.npy", np.column_stack((address, write)))
+    pd.DataFrame({"address": address, "op": np.where(write, "W", "R")}).to_parquet(tmp_path / "g.parquet")
+    stats = []
+    for name in ("a.bin", "b.trace", "c.trace", "d.trc", "e.csv", "f.npy", "g.parquet"):
+        found = invoke("replay", tmp_path / name, *MEMORY, "--channels", 1, "--json").json["stats"]
+        stats.append({key: value for key, value in found.items() if not key.startswith("mem.latency")})
+    assert all(other == stats[0] for other in stats[1:])
+
+
+def test_a_mapper_decides_where_requests_go(invoke: Any, tmp_path: Path) -> None:
+    """A stream within a row: bursts interleaved over bank groups are faster than the columns of one bank."""
+    trace = tmp_path / "stream.bin"
+    (np.arange(4000) * BURST).astype("<u8").tofile(trace)
+    ticks = {}
+    for mapper in ("RoBaRaCoCh", "bank_group column bank stack_id row", "channel column bank bank_group stack_id row"):
+        result = invoke("replay", trace, *MEMORY, "--channels", 1, "--mapper", mapper, "--json")
+        assert result.code == 0
+        ticks[mapper] = result.stat("sim.ticks")
+    assert ticks["bank_group column bank stack_id row"] < ticks["RoBaRaCoCh"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("LD 0x40\n\n# comment\nLD 64 64\n", "trace:4: 'LD 64 64'"),
+        ("LD 0x40\nXX 0x80\n", "trace:2: 'XX 0x80': the operation"),
+        ("0x40 READ 1\n0x4g READ 2\n", "trace:2: '0x4g READ 2': the address"),
+        ("0x40 READ 9\n0x40 READ 2\n", "trace:2: '0x40 READ 2': the request is earlier"),
+        ("0x40 READ 9\n0x40 READ x\n", "trace:2: '0x40 READ x': the time"),
+        ("hello world\n", "trace:1: 'hello world'"),
+        ("", "is empty"),
+        ("LD 0x40000000\n", "address 0x40000000 lies beyond"),
+    ],
+)
+def test_a_bad_trace_is_named_with_its_line(invoke: Any, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "trace").write_text(text)
+    result = invoke("replay", tmp_path / "trace", *MEMORY, "--channels", 1)
+    assert result.code == 2
+    assert message in result.err and "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--memory", "hbm3_16gb_8h"), "hbm3_16gb_8hi"),
+        ((*MEMORY, "--refresh", "allbank"), "all_bank"),
+        ((*MEMORY, "--mapper", "MOP4CLX"), "MOP4CLXOR"),
+        ((*MEMORY, "--mapper", "bank_group column bank stack_id row bank^=column[9:8]"), "does not fit"),
+        ((*MEMORY, "--mapper", "column bank row"), "lacks the field"),
+        ((*MEMORY, "--channels", "0"), "0 channels"),
+    ],
+)
+def test_bad_options_say_what_was_expected(
+    invoke: Any, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    trace = write_binary(tmp_path / "trace.bin", 10)
+    result = invoke("replay", trace, *arguments)
+    assert result.code == 2 and message in result.err
+
+
+def test_check_timing_refuses_what_is_no_command_trace(invoke: Any, tmp_path: Path) -> None:
+    other = tmp_path / "other.parquet"
+    pd.DataFrame({"a": [1]}).to_parquet(other)
+    assert "lacks the column" in invoke("check-timing", other, *MEMORY).err
+    assert "there is no file" in invoke("check-timing", tmp_path / "none.parquet", *MEMORY).err
+
+
+def test_a_trace_without_requests_is_no_crash(invoke: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("address,op,cycle\n")
+    result = invoke("replay", tmp_path / "a.csv", *MEMORY, "--no-refresh", "--json")
+    assert result.code == 0 and result.json["refresh"] == "none"
+    assert result.stat("mem.requests.read") == 0 and result.stat("sim.seconds") == 0
