@@ -81,6 +81,7 @@ class Preparer:
         self._memory = memory
         self._placement = placement
         self._cold = cold
+        self._peak = system.device.memory.peak_bytes_per_second
         self._prepared: dict[int, Prepared] = {}
         self._tile_works: dict[object, TileWork] = {}
 
@@ -125,12 +126,12 @@ class Preparer:
             fixed_fs=work.engine_fs,
             tail_fs=work.tail_fs,
             engine_fs=work.engine_fs,
-            roofline_fs=roofline_fs(operator, work, device),
+            roofline_fs=roofline_fs(operator, work, device, self._peak),
             transfer=transfer,
             memory_bytes=work.memory_bytes,
             padding_bytes=self._moved_bytes(transfer) - work.memory_bytes,
             link_fs=0,
-            memory_fs=roofline_memory_fs(work.memory_bytes, device),
+            memory_fs=roofline_memory_fs(work.memory_bytes, self._peak),
             counts=Counts(
                 buffer_read_bytes=work.buffer_read_bytes,
                 buffer_write_bytes=work.buffer_write_bytes,
@@ -139,8 +140,9 @@ class Preparer:
             ),
         )
 
-    def _tile_work(self, operator: Operator, access_latency_fs: int, stream_fs: int) -> TileWork:
+    def _tile_work(self, operator: Operator, access_latency_fs: int, memory_bytes: int) -> TileWork:
         """As `work.tile_work`; the layers of a model share their attention's."""
+        stream_fs = roofline_memory_fs(memory_bytes, self._peak)
         if operator.attention is None:
             return tile_work(operator, self._system.device, access_latency_fs, stream_fs)
         key = (operator.kind, operator.compute_format, operator.attention)

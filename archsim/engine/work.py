@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
 from archsim.compute.arithmetic import ceil_div, transfer_fs
 from archsim.compute.attention import AttentionEngines, decode_work, prefill_work
@@ -49,7 +50,7 @@ class OperatorWork:
 
 
 TileWorkOf = Callable[[Operator, int, int], TileWork]
-"""(operator, latency of one dependent access, time its operands take to arrive) to tile work."""
+"""(operator, latency of one dependent access in fs, bytes that go through memory) to tile work."""
 
 
 def operator_work(
@@ -63,7 +64,7 @@ def operator_work(
     reads, writes = _through_memory(operator, device, cold)
     memory_bytes = sum(access.bytes for access in (*reads, *writes))
     access_latency_fs = device.buffer.latency + device.buffer.miss_latency + memory_read_fs
-    work = tile_work_of(operator, access_latency_fs, roofline_memory_fs(memory_bytes, device))
+    work = tile_work_of(operator, access_latency_fs, memory_bytes)
     operand_bytes = _operand_bytes(operator, work)
     engine_fs = max(
         work.compute_fs,
@@ -125,15 +126,14 @@ def collective_time(operator: Operator, system: SystemSpec, devices: int) -> Col
     return schedule(operator.collective_bytes, devices, system.link)
 
 
-def roofline_memory_fs(memory_bytes: int, device: DeviceSpec) -> int:
+def roofline_memory_fs(memory_bytes: int, peak: Fraction) -> int:
     """Femtoseconds that the bytes take at the pins' full rate, rounded down: no machine is faster."""
-    peak = device.memory.peak_bytes_per_second
     return memory_bytes * 10**15 * peak.denominator // peak.numerator
 
 
-def roofline_fs(operator: Operator, work: OperatorWork, device: DeviceSpec) -> int:
+def roofline_fs(operator: Operator, work: OperatorWork, device: DeviceSpec, peak: Fraction) -> int:
     """The larger of arithmetic at peak rate and bytes at peak bandwidth, rounded down (Williams et al., CACM 2009)."""
     compute_fs = 0
     if operator.matrix_flops and operator.kind in MATRIX_KINDS:
         compute_fs = operator.matrix_flops * 10**15 // device.matrix.peak_flops(operator.compute_format)
-    return max(compute_fs, roofline_memory_fs(work.memory_bytes, device))
+    return max(compute_fs, roofline_memory_fs(work.memory_bytes, peak))

@@ -180,7 +180,7 @@ def _draw_roofline(axes: Axes, series: RunSeries) -> None:
     axes.set_title("Operators under the roofline (marker area: share of the phase's time)")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    for handle in axes.legend(loc="lower right").legend_handles:
+    for handle in axes.legend(loc="upper left").legend_handles:
         if isinstance(handle, PathCollection):
             handle.set_sizes([60])
 
