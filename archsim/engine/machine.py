@@ -177,7 +177,7 @@ class Machine:
             self._port.open_gate(job)
         elif item.transfer is not None:
             _, done = self._port.submit(item.transfer)
-        prefetched = self._prefetch(following)
+        prefetched = self._prefetch(item, following)
         yield done if done is not None else environment.timeout(item.fixed_fs)
         outcome[2] = environment.now
         yield environment.timeout(item.tail_fs)
@@ -188,9 +188,13 @@ class Machine:
         self._seen = counts
         return prefetched
 
-    def _prefetch(self, following: Prepared | None) -> tuple[int, simpy.Event] | None:
-        """Start the next operator's loads, if the device does that; its consumer waits at a gate."""
+    def _prefetch(self, item: Prepared, following: Prepared | None) -> tuple[int, simpy.Event] | None:
+        """Start the next operator's loads, if the device does that; its consumer waits at a gate.
+
+        What this operator still writes can't be loaded yet: then the next one loads when it starts."""
         if not self.system.device.prefetch or following is None or following.transfer is None:
+            return None
+        if any(access.tensor in following.loads for access in item.operator.writes):
             return None
         return self._port.submit(following.transfer, gated=True)
 

@@ -32,7 +32,9 @@ operators are consumed alike. It waits for memory anyway: only the last tile end
 
 @dataclass(frozen=True)
 class Prepared:
-    """An operator, ready to run. `fixed_fs` is its time if nothing goes through memory (`transfer` is None)."""
+    """An operator, ready to run. `fixed_fs` is its time if nothing goes through memory (`transfer` is None).
+
+    `loads` names the tensors that it reads through memory."""
 
     operator: Operator
     launch_fs: int
@@ -42,6 +44,7 @@ class Prepared:
     engine_fs: int
     roofline_fs: int
     transfer: Transfer | None
+    loads: frozenset[str]
     memory_bytes: int
     padding_bytes: int
     link_fs: int
@@ -107,6 +110,7 @@ class Preparer:
             engine_fs=0,
             roofline_fs=time.transfer_fs,
             transfer=None,
+            loads=frozenset(),
             memory_bytes=0,
             padding_bytes=0,
             link_fs=time.total_fs,
@@ -128,6 +132,7 @@ class Preparer:
             engine_fs=work.engine_fs,
             roofline_fs=roofline_fs(operator, work, device, self._peak),
             transfer=transfer,
+            loads=frozenset(access.tensor for access in work.reads),
             memory_bytes=work.memory_bytes,
             padding_bytes=self._moved_bytes(transfer) - work.memory_bytes,
             link_fs=0,

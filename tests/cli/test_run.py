@@ -59,14 +59,15 @@ def experiment(tmp_path: Path) -> Path:
 # ---------------------------------------------------------------- archsim run
 
 
-class TestRun:
-    @pytest.fixture(scope="class")
-    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        folder = tmp_path_factory.mktemp("run")
-        done = archsim("run", write_phases(folder), "--out", folder / "out", cwd=folder)
-        (folder / "said.txt").write_text(done.stdout)
-        return folder
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    done = archsim("run", write_phases(folder), "--out", folder / "out", cwd=folder)
+    (folder / "said.txt").write_text(done.stdout)
+    return folder
 
+
+class TestRun:
     def test_the_directory_holds_every_file(self, folder: Path) -> None:
         for name in FILES:
             assert (folder / "out" / name).stat().st_size > 0, name
