@@ -86,17 +86,20 @@ def run(
 
 def _phases(loaded: LoadedExperiment, workload: PhasesWorkload, progress: bool) -> tuple[PhaseData, ...]:
     tp, precision, model = workload.tensor_parallel, workload.precision, loaded.model
-    plan: list[tuple[OperatorTrace, int, str]] = []
-    if workload.prefill is not None:
-        prompts = (workload.prefill.prompt_tokens,) * workload.prefill.batch
-        what = f"{workload.prefill.batch} x {workload.prefill.prompt_tokens} prompt tokens"
-        plan.append((lower_prefill(model, precision, tp, prompts), sum(prompts), what))
-    if workload.decode is not None:
-        contexts = (workload.decode.context_tokens,) * workload.batch
-        what = f"batch {workload.batch}, {workload.decode.context_tokens} tokens of context each"
-        plan.append((lower_decode(model, precision, tp, contexts), sum(contexts) + workload.batch, what))
+    prefill, decode = workload.prefill, workload.decode
+    prefill_tokens = prefill.batch * prefill.prompt_tokens if prefill is not None else 0
+    decode_tokens = workload.batch * (decode.context_tokens + 1) if decode is not None else 0
     setup = _setup(loaded)
-    reserve_kv(new_machine(setup), setup, max(kv_tokens for _, kv_tokens, _ in plan))  # all fits before anything runs
+    reserve_kv(new_machine(setup), setup, max(prefill_tokens, decode_tokens))  # all fits before anything runs
+    plan: list[tuple[OperatorTrace, int, str]] = []
+    if prefill is not None:
+        what = f"{prefill.batch} x {prefill.prompt_tokens} prompt tokens"
+        trace = lower_prefill(model, precision, tp, (prefill.prompt_tokens,) * prefill.batch)
+        plan.append((trace, prefill_tokens, what))
+    if decode is not None:
+        what = f"batch {workload.batch}, {decode.context_tokens} tokens of context each"
+        trace = lower_decode(model, precision, tp, (decode.context_tokens,) * workload.batch)
+        plan.append((trace, decode_tokens, what))
     phases = []
     for trace, kv_tokens, what in plan:
         with _bar(f"simulating {trace.phase}", len(trace.operators), progress) as bar:
