@@ -21,7 +21,16 @@ from archsim.engine.placement import Placement
 from archsim.engine.prepare import Prepared, Preparer
 from archsim.engine.roofline import bound_records
 from archsim.engine.work import COLLECTIVE_KINDS
-from archsim.kernels.program import FIRST_RANGE, OPERATOR_WORDS, STREAM_END_FS, STREAM_START_FS
+from archsim.kernels.program import (
+    END_FS,
+    FIRST_COUNT,
+    FIRST_RANGE,
+    OPERATOR_WORDS,
+    OUTCOME_WORDS,
+    START_FS,
+    STREAM_END_FS,
+    STREAM_START_FS,
+)
 from archsim.memory.device import HbmDevice, StuckMemoryError
 from archsim.records import Access, BandwidthSample, OperatorRecord, OperatorTrace, Span
 from archsim.system import SystemSpec
@@ -138,7 +147,7 @@ class Machine:
             except StuckMemoryError as stuck:
                 raise NoProgressError(f"{self._port.name} makes no progress: {stuck}") from None
             parts.append(outcomes)
-            time_fs = int(outcomes[-1, 3])
+            time_fs = int(outcomes[-1, END_FS])
             if step is not None:
                 step(len(piece))
         yield self.environment.timeout(time_fs - self.now_fs)
@@ -146,7 +155,7 @@ class Machine:
 
     def _run_stepwise(self, prepared: list[Prepared], step: Step | None) -> Generator[simpy.Event, Any, np.ndarray]:
         """Operator by operator; a device that prefetches starts each one's loads behind those of the one before."""
-        outcomes = np.zeros((len(prepared), 20), np.int64)
+        outcomes = np.zeros((len(prepared), OUTCOME_WORDS), np.int64)
         ahead: tuple[int, simpy.Event] | None = None
         self._port.catch_up()
         self._seen = self.memory.count_vector()
@@ -166,10 +175,10 @@ class Machine:
     ) -> Generator[simpy.Event, Any, tuple[int, simpy.Event] | None]:
         """One operator: launch and lead, then memory and engines together, then tail. Returns what it prefetched."""
         environment = self.environment
-        outcome[0] = environment.now
+        outcome[START_FS] = environment.now
         lead_fs = item.launch_fs + item.lead_fs if ahead is None else item.lead_fs
         yield environment.timeout(lead_fs)
-        outcome[1] = environment.now
+        outcome[STREAM_START_FS] = environment.now
         self._port.catch_up()
         done: simpy.Event | None = None
         if ahead is not None:
@@ -179,12 +188,12 @@ class Machine:
             _, done = self._port.submit(item.transfer)
         prefetched = self._prefetch(item, following)
         yield done if done is not None else environment.timeout(item.fixed_fs)
-        outcome[2] = environment.now
+        outcome[STREAM_END_FS] = environment.now
         yield environment.timeout(item.tail_fs)
-        outcome[3] = environment.now
+        outcome[END_FS] = environment.now
         self._port.catch_up()
         counts = self.memory.count_vector()
-        outcome[4:] = counts - self._seen
+        outcome[FIRST_COUNT:] = counts - self._seen
         self._seen = counts
         return prefetched
 
@@ -200,12 +209,12 @@ class Machine:
 
     def _run_bounds(self, prepared: list[Prepared]) -> Generator[simpy.Event, Any, np.ndarray]:
         """Every operator at its roofline bound."""
-        outcomes = np.zeros((len(prepared), 20), np.int64)
+        outcomes = np.zeros((len(prepared), OUTCOME_WORDS), np.int64)
         ends = self.now_fs + np.cumsum([item.roofline_fs for item in prepared])
-        outcomes[:, 3] = outcomes[:, 2] = ends
-        outcomes[0, 0] = self.now_fs
-        outcomes[1:, 0] = ends[:-1]
-        outcomes[:, 1] = outcomes[:, 0]
+        outcomes[:, END_FS] = outcomes[:, STREAM_END_FS] = ends
+        outcomes[0, START_FS] = self.now_fs
+        outcomes[1:, START_FS] = ends[:-1]
+        outcomes[:, STREAM_START_FS] = outcomes[:, START_FS]
         yield self.environment.timeout(int(ends[-1]) - self.now_fs)
         return outcomes
 

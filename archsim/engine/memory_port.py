@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import simpy
@@ -15,11 +15,6 @@ class NoProgressError(RuntimeError):
     """The watchdog: nothing can happen any more, but a component still waits. The message names it."""
 
 
-@dataclass(slots=True)
-class _Pending:
-    done: simpy.Event
-
-
 class MemoryPort:
     """Runs an `HbmDevice` inside a simpy environment, up to the next completion or event, whichever is first."""
 
@@ -27,7 +22,7 @@ class MemoryPort:
         self.device = device
         self.name = name
         self._environment = environment
-        self._pending: dict[int, _Pending] = {}
+        self._pending: dict[int, simpy.Event] = {}
         self._running = False
 
     def catch_up(self) -> None:
@@ -42,12 +37,12 @@ class MemoryPort:
         The consumer of a `gated` one waits for `open_gate`."""
         self.catch_up()
         job = self.device.submit(replace(transfer, gated=gated) if gated else transfer)
-        pending = _Pending(self._environment.event())
-        self._pending[job] = pending
+        done = self._environment.event()
+        self._pending[job] = done
         if not self._running:
             self._running = True
             self._environment.process(self._run())
-        return job, pending.done
+        return job, done
 
     def open_gate(self, job: int) -> None:
         """Let a gated transfer's consumer start now."""
@@ -62,15 +57,15 @@ class MemoryPort:
                 continue
             completion = self.device.advance(until)
             if completion is not None:
-                pending = self._pending.pop(completion.job)
+                done = self._pending.pop(completion.job)
                 delay_fs = max(0, self.device.to_fs(completion.tick) - int(self._environment.now))
-                self._environment.process(self._finish(pending, delay_fs))
+                self._environment.process(self._finish(done, delay_fs))
             elif until is None:
                 raise NoProgressError(f"{self.name} makes no progress: {self.device.describe_work()}")
             else:
                 yield self._environment.timeout(max(0, int(horizon_fs) - self._environment.now))
         self._running = False
 
-    def _finish(self, pending: _Pending, delay_fs: int) -> Generator[simpy.Event, Any, None]:
+    def _finish(self, done: simpy.Event, delay_fs: int) -> Generator[simpy.Event, Any, None]:
         yield self._environment.timeout(delay_fs)
-        pending.done.succeed()
+        done.succeed()

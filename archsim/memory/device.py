@@ -106,11 +106,6 @@ class HbmDevice:
         """Bursts of a pseudo-channel that fill one row of all its banks."""
         return len(self._bank_of)
 
-    @property
-    def unloaded_read_fs(self) -> int:
-        """Latency of a read that finds its bank closed and nothing else to do."""
-        return self.to_fs(self.timing.tRCDRD + self.timing.tCL + self.timing.tBL)
-
     @cached_property
     def loaded_read_fs(self) -> int:
         """Mean latency of reads while a sequential stream keeps every channel busy: what one more access waits."""
