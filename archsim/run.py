@@ -55,16 +55,25 @@ def run(
     Raises:
         UserError: for anything wrong with the experiment, a model that doesn't fit, or an unwritable directory.
     """
-    started = time.perf_counter()
     loaded = load_experiment(experiment, overrides)
     directory = Path(out) if out is not None else Path("runs") / Path(str(loaded.loaded.file)).parent.name
     ensure_writable(directory)
+    command = ("archsim", "run", str(experiment), *_override_words(overrides))
+    return write_run(directory, simulate(loaded, command=command, progress=progress), artefacts=ARTEFACTS)
+
+
+def simulate(loaded: LoadedExperiment, *, command: Sequence[str] = (), progress: bool = False) -> RunData:
+    """Simulate a loaded experiment; nothing is written. `command` goes into the run's manifest.
+
+    Raises UserError for a model that doesn't fit.
+    """
+    started = time.perf_counter()
     workload = loaded.spec.workload
     if isinstance(workload, RequestsWorkload):
         phases, requests = _serve(loaded, workload, progress)
     else:
         phases, requests = _phases(loaded, workload, progress), ()
-    data = RunData(
+    return RunData(
         name=loaded.spec.name,
         phases=phases,
         requests=requests,
@@ -76,9 +85,8 @@ def run(
         sources=loaded.loaded.sources,
         provenance=_provenance(loaded),
         wall_seconds=time.perf_counter() - started,
-        command=("archsim", "run", str(experiment), *_override_words(overrides)),
+        command=command,
     )
-    return write_run(directory, data, artefacts=ARTEFACTS)
 
 
 # ---------------------------------------------------------------- phases
