@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
-CHECK_COLUMNS = 110
+TABLE_COLUMNS = 110
 
 
 class _Guarded(TyperGroup):
@@ -281,8 +281,28 @@ def check(
     if as_json:
         _print_json(report.as_dict())
     elif (shown := table(report, everything=everything)) is not None:
-        _console(at_least=CHECK_COLUMNS).print(shown)
+        _console(at_least=TABLE_COLUMNS).print(shown)
     raise typer.Exit(0 if update and not any(one.error for one in done) else report.exit_code)
+
+
+@app.command()
+def diff(
+    run_a: Annotated[Path, typer.Argument(help="A run directory.")],
+    run_b: Annotated[Path, typer.Argument(help="Another one.")],
+    most: Annotated[int, typer.Option(min=1, help="How many operators to show.")] = 12,
+    as_json: Json = False,
+) -> None:
+    """Explain where the difference between two runs comes from, by operator and by cause."""
+    from archsim.commands.diff import diff as difference
+
+    found = difference(run_a, run_b)
+    if as_json:
+        _print_json(found.as_dict())
+        return
+    console = _console(at_least=TABLE_COLUMNS)
+    for table in found.tables(most):
+        console.print(table)
+        console.print()
 
 
 def _print_json(content: object) -> None:
