@@ -1,4 +1,4 @@
-"""A log-linear histogram of latencies: eight buckets to each power of two, so a bucket is 1/8 of its value wide at most.
+"""A log-linear histogram of latencies: eight buckets to each power of two, none wider than 1/8 of its value.
 
 Latencies below 16 ticks have a bucket each. The last bucket also takes what is longer than all of them.
 """

@@ -1,7 +1,7 @@
 """The oracle of the DRAM kernel: docs/dram_policy.md tick by tick, slow, plain, and encoded unlike the kernel.
 
 Tests compare its results with the kernel bit for bit. The steps of a tick are in oracle_steps.py
-(oracle_front.py, oracle_refresh.py, oracle_commands.py); here are the requests that go in and the results that come out.
+(oracle_front.py, oracle_refresh.py, oracle_commands.py), here the requests that go in and the results that come out.
 """
 
 from __future__ import annotations

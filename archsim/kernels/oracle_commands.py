@@ -134,7 +134,11 @@ def step_column(timing, requests, streams, banks, channel, log, t):  # type: ign
         for position in range(_requests_to_consider(timing, requests, channel, pc, t)):
             r = queue[position]
             bank = bank_of[r]
-            if is_held(channel, pc, bank) or open_rows[bank] != row_of[r] or (best_pc != NOBODY and age_of[r] > best_age):
+            if (
+                is_held(channel, pc, bank)
+                or open_rows[bank] != row_of[r]
+                or (best_pc != NOBODY and age_of[r] > best_age)
+            ):
                 continue
             if _is_capped(timing, banks, pc, bank) and not _is_oldest_of_bank(queue, bank_of, position):
                 continue
@@ -215,7 +219,9 @@ def step_row(timing, requests, banks, channel, log, t):  # type: ignore[no-untyp
                 legal = activates and bank_may_activate(timing, banks, pc, bank, t)
             elif open_rows[bank] == row_of[r]:
                 legal = False  # its own row is open: step 4
-            elif not _is_capped(timing, banks, pc, bank) and _row_wanted(requests, queue, length, bank, open_rows[bank]):
+            elif not _is_capped(timing, banks, pc, bank) and _row_wanted(
+                requests, queue, length, bank, open_rows[bank]
+            ):
                 legal = False
             else:
                 legal = precharges and bank_may_close(timing, banks, pc, bank, t)

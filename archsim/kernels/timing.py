@@ -121,6 +121,22 @@ def refresh_interval(timing: DramTiming) -> int:
     return timing.tREFIsb if timing.refresh_mode == RefreshMode.SAME_BANK else timing.tREFIpb
 
 
+_ORACLE_SWITCHES = (
+    "shared_command_bus",
+    "scheduler",
+    "row_hit_cap",
+    "starve_after",
+    "page_timeout",
+    "write_forwarding",
+    "write_coalescing",
+    "refresh_order",
+    "refresh_postpone",
+    "refresh_pull_in",
+    "power_down_after",
+    "latency_histogram",
+)
+
+
 class NotInKernelError(ValueError):
     """The event-driven kernel does not know a policy yet that the oracle knows. The message names it."""
 
@@ -128,9 +144,11 @@ class NotInKernelError(ValueError):
 def require_kernel_policies(timing: DramTiming) -> None:
     """Raise NotInKernelError where `timing` asks for what only the oracle does so far."""
     defaults = DramTiming._field_defaults
-    beyond = [name for name, default in defaults.items() if getattr(timing, name) != default]
+    beyond = [name for name in _ORACLE_SWITCHES if getattr(timing, name) != defaults[name]]
+    if timing.tCCDLW > timing.tCCDL:
+        beyond.append("tCCDLW")
     if timing.refresh_mode == RefreshMode.SAME_BANK:
-        beyond.append("refresh_mode = SAME_BANK")
+        beyond.append("same-bank refresh")
     if beyond:
         raise NotInKernelError("the DRAM kernel does not know " + ", ".join(beyond))
 
