@@ -64,8 +64,10 @@ def _last_use(timing, banks, pc, unit):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _choose_unit(timing, requests, banks, channel, pc, must):  # type: ignore[no-untyped-def]
-    """The unit to refresh next, NOBODY if it is better to wait. With `must` there is always one."""
+def _choose_unit(timing, requests, banks, channel, pc, must, t):  # type: ignore[no-untyped-def]
+    """The unit to refresh next, NOBODY if it is better to wait. With `must` there is always one.
+
+    A bank used within tRC may still be in the middle of a row although nothing is queued for it at the moment."""
     if timing.refresh_order == _IN_TURN:
         unit = channel.refresh_turn[pc]
         return unit if must or not _is_wanted(timing, requests, channel, pc, unit) else NOBODY
@@ -77,6 +79,8 @@ def _choose_unit(timing, requests, banks, channel, pc, must):  # type: ignore[no
         if first_left == NOBODY:
             first_left = unit
         if _is_wanted(timing, requests, channel, pc, unit):
+            continue
+        if channel.empty_since[pc] == NOBODY and t - _last_use(timing, banks, pc, unit) < timing.tRC:
             continue
         if best == NOBODY or _last_use(timing, banks, pc, unit) > _last_use(timing, banks, pc, best):
             best = unit
@@ -90,7 +94,7 @@ def _begin_refresh(timing, requests, banks, channel, pc, t):  # type: ignore[no-
     rested = empty_since != NOBODY and t - empty_since >= timing.refresh_idle
     if late >= 0 or (rested and late + timing.refresh_pull_in >= 0):
         must = late >= timing.refresh_postpone
-        channel.refresh_unit[pc] = _choose_unit(timing, requests, banks, channel, pc, must)
+        channel.refresh_unit[pc] = _choose_unit(timing, requests, banks, channel, pc, must, t)
 
 
 @inlined

@@ -120,8 +120,8 @@ class Timings(Spec):
     """Minimum distances, by their JEDEC names. A time in ns is rounded up to whole clocks CK.
 
     tREFI and tREFIpb are longest average intervals, so they are rounded down. tREFIpb defaults to tREFI / banks.
-    tREFIsb defaults to tREFI / sets of banks that same-bank refresh comes to. tCCDLW is tCCDL for WR to WR where that is
-    longer (DDR5's tCCD_L_WR). tRFCsb, tCKE and tXP are needed only by what uses them.
+    tREFIsb defaults to tREFI / sets of banks that same-bank refresh comes to. tCCDLW is tCCDL for WR to WR where that
+    is longer (DDR5's tCCD_L_WR). tRFCsb, tCKE and tXP are needed only by what uses them.
     tRTP and tWR hold inside one bank; tRTW counts from RD to WR, tWTRS and tWTRL from the end of the write's data.
     """
 
