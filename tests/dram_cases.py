@@ -214,6 +214,41 @@ def random_timing(
     )
 
 
+def with_policies(random: np.random.Generator, q: DramTiming) -> DramTiming:
+    """Switch about half of the policies on that the kernel does not know yet, each with timings that matter."""
+
+    def perhaps(low: int, high: int, otherwise: int = 0) -> int:
+        return int(random.integers(low, high + 1)) if random.random() < 0.5 else otherwise
+
+    clock = q.ticks_per_ck
+    recovery = int(random.integers(40, 200)) * clock
+    banks = q.stack_ids * q.bank_groups * q.banks_per_group
+    return q._replace(
+        refresh_mode=int(RefreshMode.SAME_BANK) if random.random() < 0.25 else q.refresh_mode,
+        # Slow enough for every bank to get its refresh although it has to be closed first.
+        tREFIpb=q.tREFIpb + (q.tRFCpb + q.tRC) // banks // clock * clock,
+        tRFCsb=recovery,
+        tREFIsb=recovery + q.tRC + int(random.integers(20, 400)) * clock,
+        shared_command_bus=perhaps(1, 1),
+        tCCDLW=perhaps(4, 12) * clock,
+        scheduler=perhaps(0, 1),
+        row_hit_cap=perhaps(1, 6),
+        starve_after=perhaps(50, 2000),
+        page_timeout=perhaps(0, 300, otherwise=-1),
+        write_forwarding=perhaps(1, 1),
+        write_coalescing=perhaps(1, 1),
+        forward_ticks=int(random.integers(1, 30)),
+        refresh_order=perhaps(1, 1),
+        refresh_postpone=perhaps(0, 4) * q.tREFI,
+        refresh_pull_in=perhaps(0, 4) * q.tREFI,
+        refresh_idle=perhaps(0, 200),
+        power_down_after=perhaps(1, 300),
+        tCKE=int(random.integers(1, 12)) * clock,
+        tXP=int(random.integers(1, 16)) * clock,
+        latency_histogram=perhaps(1, 1),
+    )
+
+
 def random_case(
     seed: int,
     refresh: int | None = None,
@@ -221,8 +256,11 @@ def random_case(
     stack_ids: int | None = None,
     ticks_per_ck: int | None = None,
     requests: int = 200,
+    policies: bool = False,
 ) -> Case:
-    """Up to three jobs of up to two streams, each of up to `requests` requests per pseudo-channel."""
+    """Up to three jobs of up to two streams, each of up to `requests` requests per pseudo-channel.
+
+    With `policies` also what only the oracle knows so far; otherwise the very same case without it."""
     random = np.random.default_rng(seed)
     q = random_timing(
         random,
@@ -240,6 +278,8 @@ def random_case(
         for _ in range(int(random.integers(1, 3))):
             streams.append(_random_stream(random, q, job, tiles, start, requests))
     bank_of, column_of = address_tables(q)
+    if policies:
+        q = with_policies(random, q)
     return Case(q, bank_of, column_of, tuple(streams), tuple(jobs))
 
 

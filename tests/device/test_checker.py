@@ -281,20 +281,26 @@ def preset(name: str, refresh: str) -> tuple[DramStandard, ControllerSpec]:
     return standard, ControllerSpec(refresh=refresh)
 
 
-def oracle_log(name: str, refresh: str, pattern: str) -> tuple[DramTiming, np.ndarray]:
+SAME_BANK = {"refresh_mode": int(RefreshMode.SAME_BANK), "tRFCsb": 416, "tREFIsb": 900}  # DDR5's 130 ns
+POWER_DOWN = {"power_down_after": 20, "tCKE": 24, "tXP": 24}
+OTHER_BUS = {"shared_command_bus": 1, "tCCDLW": 16}
+
+
+def oracle_log(name: str, refresh: str, pattern: str, **changes: int) -> tuple[DramTiming, np.ndarray]:
     standard, controller = preset(name, refresh)
-    timing, tables = standard.timing(controller), standard.address_tables(controller)
+    timing, tables = standard.timing(controller)._replace(**changes), standard.address_tables(controller)
     random = np.random.default_rng(7)
     total = REQUESTS * timing.pseudo_channels
     address = np.tile(np.arange(REQUESTS), timing.pseudo_channels)
     write = np.zeros(total, np.int8)
     if pattern != "stream":
         address = random.integers(0, 1 << (11 if pattern == "hot" else 23), total)
-    if pattern in ("mixed", "hot"):
+    if pattern in ("mixed", "hot", "sparse"):
         write = (random.random(total) < 1 / 3).astype(np.int8)
-    arrival = np.sort(random.integers(0, 20_000, (timing.pseudo_channels, REQUESTS)), axis=1).reshape(-1)
+    span = 200_000 if pattern == "sparse" else 20_000
+    arrival = np.sort(random.integers(0, span, (timing.pseudo_channels, REQUESTS)), axis=1).reshape(-1)
     offsets = np.arange(timing.pseudo_channels + 1) * REQUESTS
-    trace = Trace(address, write, arrival if pattern == "hot" else np.zeros(total, np.int64), offsets)
+    trace = Trace(address, write, arrival if pattern in ("hot", "sparse") else np.zeros(total, np.int64), offsets)
     result = run_oracle(timing, tables.bank, trace, log=True, column_table=tables.column)
     assert (result.done >= 0).all()
     return timing, result.log
@@ -314,6 +320,11 @@ def test_the_policy_uses_every_distance_to_the_tick() -> None:
         oracle_log("hbm3_16gb_8hi", refresh, pattern)
         for refresh in ("none", "all_bank", "per_bank")
         for pattern in ("stream", "random", "mixed")
+    ]
+    logs += [
+        oracle_log("hbm3_16gb_8hi", "none", "random", **SAME_BANK),
+        oracle_log("hbm3_16gb_8hi", "none", "sparse", **POWER_DOWN),
+        oracle_log("hbm3_16gb_8hi", "none", "mixed", **OTHER_BUS),
     ]
     fields = {name for rule in RULES for name in rule.distance}
     # A precharge may use either edge; what ends in a rising edge can only be a clock too early.
