@@ -310,5 +310,22 @@ def _random_stream(
     return OracleStream(addresses=addresses, write=write, job=job, window=window, start=start)
 
 
+def small_policy_case(seed: int) -> Case:
+    """A few requests in bursts, with refresh, power-down and a shared bus all at work: short enough to interpret."""
+    random = np.random.default_rng(seed)
+    q = with_policies(random, random_timing(random, int(RefreshMode.PER_BANK), 1, 2, 1))
+    q = q._replace(
+        bank_groups=2, banks_per_group=2, columns=8, read_queue=8, write_queue=8, write_high=6, write_low=1,
+        refresh_mode=int(RefreshMode.SAME_BANK if seed % 2 else RefreshMode.PER_BANK), tREFIsb=q.tRFCsb + 40,
+        refresh_postpone=0, refresh_pull_in=0, power_down_after=1 + seed, tCCDLW=q.tCCDL + 40, page_timeout=-1,
+        shared_command_bus=1, scheduler=0, starve_after=0, activate_ticks=2, tCKE=60,
+    )  # fmt: skip
+    arrival = np.repeat([0, 180, 420, 700], 5) + np.arange(20)
+    stream = OracleStream(
+        [random.integers(0, 64, 20)], arrivals=[arrival], writes=[np.arange(20) // 10 * (np.arange(20) % 5 > 1)]
+    )
+    return Case(q, *address_tables(q), (stream,), (OracleJob(),))
+
+
 REFRESH_MODES = (RefreshMode.NONE, RefreshMode.ALL_BANK, RefreshMode.PER_BANK)
 """What the kernel knows."""
