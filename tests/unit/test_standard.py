@@ -105,13 +105,50 @@ def test_a_controller_chooses_refresh_and_queues() -> None:
     assert (timing.read_queue, timing.write_queue, timing.write_high, timing.write_low) == (64, 32, 24, 4)
 
 
+def test_a_controller_chooses_scheduler_and_page_policy() -> None:
+    controller = ControllerSpec(
+        scheduler="fr_fcfs_cap", row_hit_cap=4, starve_after="1 us", page_policy="adaptive", page_timeout="100 ns",
+        refresh="per_bank", refresh_order="unwanted_first", refresh_postpone=8, write_forwarding=True,
+    )  # fmt: skip
+    timing = standard().timing(controller)
+    assert (timing.row_hit_cap, timing.starve_after, timing.page_timeout) == (4, 3200, 320)
+    assert (timing.refresh_order, timing.refresh_postpone) == (1, 8 * timing.tREFI)
+    assert (timing.write_forwarding, timing.write_coalescing, timing.forward_ticks) == (1, 0, 2)
+    assert standard().timing(ControllerSpec(page_policy="closed")).page_timeout == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "missing"), [({"refresh": "same_bank"}, "tRFCsb"), ({"power_down_after": "1 us"}, "tCKE and no tXP")]
+)
+def test_a_policy_without_its_timings_is_refused(settings: dict[str, object], missing: str) -> None:
+    with pytest.raises(UserError, match=f"has no {missing}"):
+        standard().timing(ControllerSpec(**settings))
+
+
+def test_the_kernel_refuses_what_it_does_not_know() -> None:
+    assert standard().kernel_timing(ControllerSpec()) == standard().timing(ControllerSpec())
+    with pytest.raises(UserError, match="does not know scheduler, page_timeout"):
+        standard().kernel_timing(ControllerSpec(scheduler="fcfs", page_policy="closed"))
+
+
+def test_a_shared_bus_and_optional_timings_reach_the_table() -> None:
+    changed = standard(HBM3, "commands.shared_bus=true", "timings.tCCDLW=8 nCK", "timings.tRFCsb=130 ns")
+    timing = changed.timing(ControllerSpec(refresh="same_bank"))
+    assert (timing.shared_command_bus, timing.tCCDLW, timing.tRFCsb) == (1, 16, 416)
+    assert timing.tREFIsb == 2 * (6240 // 8)  # two stack IDs of four banks per group
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"write_high": 33}, "can never be reached in a write queue of 32"),
         ({"write_low": 24}, "is not below write_high"),
         ({"scheduler": "fifo"}, "fr_fcfs"),
-        ({"page_policy": "closed"}, "open"),
+        ({"page_policy": "shut"}, "open"),
+        ({"page_policy": "adaptive"}, "page_timeout is missing"),
+        ({"page_timeout": "100 ns"}, "page_timeout is given with page_policy = open"),
+        ({"row_hit_cap": 4}, "fr_fcfs_cap"),
+        ({"refresh_postpone": 9}, "8"),
         ({"read_queue": 0}, "too small"),
         ({"address_map": "bank_group column bank row"}, "lacks the field stack_id"),
     ],
