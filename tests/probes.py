@@ -1,7 +1,7 @@
 """Probes: for each rule of the checker the shortest story in which `after` follows `before` as closely as it may.
 
-A rule can be wrong in two ways: too loose, which breaks the DRAM, and too tight, which wastes it. So both the checker and
-the kernel are asked for the very tick. `plant` writes the commands themselves, for the checker. `requests` writes the
+A rule can be wrong in two ways: too loose, which breaks the DRAM, and too tight, which wastes it. So both the checker
+and the kernel are asked for the very tick. `plant` writes the commands themselves, for the checker. `issue` finds the
 requests that make the kernel issue them. What else then delays `after` is read off the checker's own answer
 (`lower_bounds`), so which rule is hidden behind which other ones follows from the numbers of a standard.
 """
@@ -66,7 +66,7 @@ PROBES = [Probe(rule, before, after) for rule in RULES for before in rule.before
 
 
 def places(probe: Probe, q: DramTiming) -> tuple[Place, Place] | None:
-    """Where `before` and `after` go, as close as the rule's scope has it; None if this channel has no such two banks."""
+    """Where `before` and `after` go, as the rule's scope has it; None if this channel has no such two banks."""
     home = Place(0)
     other_bank = Place(0, bank=1) if q.banks_per_group > 1 else None
     other_group = Place(0, group=1) if q.bank_groups > 1 else None
@@ -128,7 +128,7 @@ def lower_bounds(q: DramTiming, log: Log) -> dict[str, int]:
 
 
 def plant(probe: Probe, q: DramTiming) -> Log | None:
-    """The commands of a probe, `after` last and as early as every rule allows; None if the channel has no such banks."""
+    """A probe's commands, `after` last and as early as every rule allows; None if the channel has no such banks."""
     where = places(probe, q)
     if where is None:
         return None
@@ -311,7 +311,7 @@ def _find(
     """Indices of `before` and of the next `after`, each at its place."""
 
     def at(command: Command, place: Place, index: int) -> bool:
-        tick, code, *rest = log[index, :6].tolist()
+        code, *rest = log[index, 1:6].tolist()
         where = [place.pc, -1, -1, -1] if command in (PREAB, REFAB) else [place.pc, place.sid, place.group, place.bank]
         return code == command and rest == where
 

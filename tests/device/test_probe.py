@@ -1,4 +1,4 @@
-"""Every distance of every shipped memory, to the tick: one tick earlier the checker objects, and the kernel waits no longer.
+"""Every distance of every shipped memory, to the tick: earlier the checker objects, later the kernel would waste time.
 
 Where two rules hold for the same pair of commands the longer one hides the other. Which those are follows from the
 numbers (`probes.hidden_behind`); `pytest tests/device/test_probe.py -rP -k hides` lists them for each memory.
