@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from archsim.memory.standard import ControllerSpec, DramStandard, RefreshPolicy
 PRESETS = sorted((data_root() / "hwconfigs" / "memory").glob("*.yaml"))
 BY_PRESET = pytest.mark.parametrize("preset", PRESETS, ids=[preset.stem for preset in PRESETS])
 HBM3 = next(preset for preset in PRESETS if preset.stem == "hbm3_16gb_8hi")
+HBM4 = next(preset for preset in PRESETS if preset.stem == "hbm4_36gb_12hi")
+GUIDE = data_root() / "docs" / "howto_memory_standard.md"
 INTERVALS = 20  # refresh intervals that a stream lasts
 RANDOM_READS = 8000  # per pseudo-channel
 DEEP = 64  # requests: more than any memory's row change lasts
@@ -50,6 +53,7 @@ def streamed(preset: Path, refresh: RefreshPolicy, queue: int = 32) -> float:
     return gb_per_s(preset, bursts, int(result.job_done[0]))
 
 
+@cache
 def random_reads(preset: Path) -> float:
     """GB/s of a channel that reads anywhere, without refresh."""
     controller = ControllerSpec(refresh=RefreshPolicy.NONE)
@@ -62,6 +66,7 @@ def random_reads(preset: Path) -> float:
     return gb_per_s(preset, RANDOM_READS, int(run_kernel(case(preset, controller, stream)).job_done[0]))
 
 
+@cache
 def read_latencies_ns(preset: Path) -> tuple[float, float]:
     """Of a read of a closed bank, and of a later one of another row of it."""
     controller = ControllerSpec(refresh=RefreshPolicy.NONE)
@@ -139,7 +144,33 @@ def test_refresh_steals_ten_percent_of_hbm3() -> None:
 
 def test_a_queue_shorter_than_a_row_change_costs_hbm4_bandwidth() -> None:
     """32 queued reads last 64 clocks at two clocks each; a row change of HBM4 takes tRP + tRCDRD = 72."""
-    hbm4 = next(preset for preset in PRESETS if preset.stem == "hbm4_36gb_12hi")
-    memory = standard(hbm4)
+    memory = standard(HBM4)
     assert 32 * memory.clocks("tCCDS") < memory.clocks("tRP") + memory.clocks("tRCDRD") < DEEP * memory.clocks("tCCDS")
-    assert streamed(hbm4, RefreshPolicy.NONE) < 0.95 * streamed(hbm4, RefreshPolicy.NONE, DEEP)
+    assert streamed(HBM4, RefreshPolicy.NONE) < 0.95 * streamed(HBM4, RefreshPolicy.NONE, DEEP)
+
+
+def test_the_guide_tells_what_the_kernel_does() -> None:
+    """The table of docs/howto_memory_standard.md: GB/s of all channels, share of the peak, nanoseconds."""
+    told = {
+        name: [float(figure) for figure in figures]
+        for name, *figures in re.findall(
+            r"^\| `(\w+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+)% \| ([\d.]+) \| ([\d.]+) ns \|$", GUIDE.read_text(), re.M
+        )
+    }
+    assert set(told) == {preset.stem for preset in PRESETS}
+    for preset in PRESETS:
+        channels = standard(preset).channels_per_stack
+        peak = float(channels * standard(preset).peak_bytes_per_second) * 1e-9
+        stream = channels * streamed(preset, RefreshPolicy.ALL_BANK)
+        found = [peak, stream, 100 * stream / peak, channels * random_reads(preset), read_latencies_ns(preset)[0]]
+        assert told[preset.stem] == pytest.approx(found, rel=5e-3), preset.stem
+
+
+def test_a_stream_of_hbm4_walks_behind_the_refresh_of_its_banks() -> None:
+    """A row of two banks is refreshed in two tREFIpb, and read in 64 bursts: the slower of the two sets the pace."""
+    memory = standard(HBM4)
+    peak = float(memory.peak_bytes_per_second) * 1e-9
+    read = 2 * memory.organisation.columns * memory.clocks("tCCDS")
+    refreshed = 2 * memory.clocks("tREFIpb")
+    assert read < refreshed
+    assert streamed(HBM4, RefreshPolicy.PER_BANK) / peak == pytest.approx(read / refreshed, abs=0.02)
