@@ -106,5 +106,10 @@ class ControllerSpec(Spec):
             raise UserError(
                 f"row_hit_cap is given with scheduler = {self.scheduler}", expected="scheduler: fr_fcfs_cap"
             )
+        from archsim.kernels.channel import MAX_QUEUE
+
+        for name, entries in (("read_queue", self.read_queue), ("write_queue", self.write_queue)):
+            if entries > MAX_QUEUE:
+                raise UserError(f"{name} = {entries} is longer than supported", expected=f"at most {MAX_QUEUE}")
         parse_address_map(self.address_map)
         return self

@@ -42,7 +42,6 @@ __all__ = [
 ]
 
 FS_PER_SECOND = 10**15
-_MOST_BANKS = 2**15 - 1  # bank numbers are int16 in the address tables
 
 
 _REFRESH_MODES = {
@@ -103,6 +102,11 @@ class CommandSlots(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> "CommandSlots":
+        if self.edges_per_clock & (self.edges_per_clock - 1):
+            raise UserError(
+                f"edges_per_clock = {self.edges_per_clock} is not a power of two",
+                expected="1 if commands start on rising edges only, 2 if on either edge",
+            )
         for name in ("column_clocks", "activate_clocks", "precharge_clocks"):
             if (Fraction(str(getattr(self, name))) * self.edges_per_clock).denominator != 1:
                 raise UserError(
@@ -333,8 +337,17 @@ class DramStandard(Spec):
                 f"stack_capacity is {self.stack_capacity} B, but {self.channels_per_stack} channels of "
                 f"{self.channel_bytes} B hold {capacity} B"
             )
-        if organisation.banks > _MOST_BANKS:
-            problems.append(f"{organisation.banks} banks per pseudo-channel, at most {_MOST_BANKS} are supported")
+        from archsim.kernels.channel import MAX_BANKS, MAX_PCS, MAX_STACK_IDS
+
+        problems += [
+            f"{found} {what}, at most {most} are supported"
+            for what, found, most in (
+                ("pseudo-channels per channel", organisation.pseudo_channels, MAX_PCS),
+                ("stack IDs", organisation.stack_ids, MAX_STACK_IDS),
+                ("banks per pseudo-channel", organisation.banks, MAX_BANKS),
+            )
+            if found > most
+        ]
         return problems
 
     def _timing_problems(self) -> Sequence[str]:
