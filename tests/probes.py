@@ -20,7 +20,8 @@ from archsim.kernels.oracle import OracleJob, OracleStream
 from archsim.kernels.timing import Command, DramTiming, LogField, RefreshMode
 from archsim.memory.checker import PRECHARGES, RULES, Rule, Scope, check_commands
 
-ACT, PRE, PREAB, RD, WR, REFAB, REFPB = Command
+ACT, PRE, PREAB, RD, WR, REFAB, REFPB = KNOWN = tuple(Command)[:7]
+"""The commands that the kernel issues."""
 COLUMNS = (RD, WR)
 REFRESHES = (PREAB, REFAB, REFPB)  # what only a refresh makes the kernel issue
 MODE_OF = {PREAB: RefreshMode.ALL_BANK, REFAB: RefreshMode.ALL_BANK, REFPB: RefreshMode.PER_BANK}
@@ -62,7 +63,13 @@ class Probe:
         return None if len(modes) > 1 else next(iter(modes), RefreshMode.NONE)
 
 
-PROBES = [Probe(rule, before, after) for rule in RULES for before in rule.before for after in rule.after]
+PROBES = [
+    Probe(rule, before, after)
+    for rule in RULES
+    for before in rule.before
+    for after in rule.after
+    if {before, after} <= set(KNOWN) and rule.switch is None
+]
 
 
 def places(probe: Probe, q: DramTiming) -> tuple[Place, Place] | None:
