@@ -284,11 +284,12 @@ class ChannelClasses:
         while True:
             limit = min(limit, self._first_end())
             self._start_tiles()
-            bounds = {job: self._end_bound(job) for job in self._jobs}
+            ends = {job: self._end_bound(job) for job in self._jobs}
+            starts = {job: self._start_bound(job) for job in self._jobs}
             if all(one.now >= limit for one in self.classes):
                 return
             for one in self.classes:
-                horizon = self._horizon(one, limit, bounds)
+                horizon = self._horizon(one, limit, ends, starts)
                 if one.now < horizon:
                     self._run(one, horizon)
 
@@ -307,27 +308,54 @@ class ChannelClasses:
         return max([*ends, *(self._least_end(one, job) for one in self.classes if job in one.active)])
 
     def _least_end(self, one: ChannelClass, job: int) -> int:
-        """A tick before which a class does not end a job: the column bus carries one command at a time."""
+        """A tick before which a class does not end a job: the column bus carries one command at a time, the engines
+        take their time for each tile."""
+        data = self._jobs[job]
         commands = one.job_word(job, channel.JOB_OPEN_READS) + one.job_word(job, channel.JOB_OPEN_WRITES)
-        if commands == 0:
-            return one.now  # the end of a tile, maybe at this very tick
-        return one.now + (commands - 1) * self._timing.column_ticks + 1
+        drained = one.now + (commands - 1) * self._timing.column_ticks + 1 if commands else one.now
+        running = one.job_word(job, channel.JOB_TILE_END)
+        consumed = running if running < channel.NEVER else one.now
+        return max(drained, consumed + (data.tiles - one.job_word(job, channel.JOB_STARTED)) * data.tile_ticks)
+
+    def _ends_now(self, one: ChannelClass) -> bool:
+        """Whether nothing but the end of a last tile, at the tick reached, is missing to the end of a job."""
+        return any(
+            one.job_word(job, channel.JOB_TILE_END) <= one.now and self._least_end(one, job) == one.now
+            for job in one.active
+        )
 
     def _waits_for_tile(self, one: ChannelClass, job: int) -> bool:
         """Whether the class has tiles of a job yet to start."""
         data = self._jobs[job]
         return job in one.active and one.job_word(job, channel.JOB_STARTED) < data.tiles
 
-    def _horizon(self, one: ChannelClass, limit: int, ends: dict[int, int]) -> int:
+    def _horizon(self, one: ChannelClass, limit: int, ends: dict[int, int], starts: dict[int, int]) -> int:
         """How far a class can run before something in another one matters to it."""
         horizon = limit
         for job, data in self._jobs.items():
             if job not in one.active:
                 horizon = min(horizon, ends[job])  # a new job may come when this one ends
             elif self._waits_for_tile(one, job) and data.gate < channel.NEVER:
-                known = one.job_word(job, channel.JOB_STARTED) == data.tile
-                horizon = min(horizon, data.start + 1 if known else one.job_word(job, channel.JOB_READY))
+                if one.job_word(job, channel.JOB_STARTED) == data.tile:
+                    horizon = min(horizon, data.start + 1)
+                elif one.job_word(job, channel.JOB_READY) < channel.NEVER:  # else it runs to where that is known
+                    horizon = min(horizon, max(one.job_word(job, channel.JOB_READY), starts[job]))
+        if horizon <= one.now < limit and self._ends_now(one):
+            return one.now + 1  # the channel stops where the job ends, at the tick that it has reached
         return horizon
+
+    def _start_bound(self, job: int) -> int:
+        """A tick before which the next tile of a job does not start: its data are not there yet in every channel."""
+        waiting = [one for one in self.classes if self._waits_for_tile(one, job)]
+        tiles = [one.job_word(job, channel.JOB_STARTED) for one in waiting]
+        return max(
+            (
+                earliest_ready(one.state, self._timing, job)
+                for one, tile in zip(waiting, tiles, strict=True)
+                if tile == min(tiles)
+            ),
+            default=0,
+        )
 
     def _start_tiles(self) -> None:
         """For each job whose next tile has its data in every channel, set when it starts."""

@@ -266,7 +266,7 @@ def scenes(draw: st.DrawFn) -> Scene:
         windows = tuple(share + draw(st.integers(0, share + 1)) for share in shares)
         least = q.tCL + q.tBL
         tile_ticks = max(least, int(max(shares) * q.tCCDS * draw(st.sampled_from([0.3, 1.0, 3.0]))))
-        gate = start + draw(st.integers(0, 2000)) if tiles and draw(st.integers(0, 3)) == 0 else None
+        gate = start + draw(st.integers(1, 2000)) if tiles and draw(st.integers(0, 3)) == 0 else None
         tasks.append(Task(start, works, tiles, tile_ticks, windows, gate))
         start += draw(st.integers(1, 4000))
     return ended(Scene(q, layout, tuple(tasks), start))
