@@ -137,6 +137,12 @@ class HbmDevice:
         """Bursts of every pseudo-channel that hold `size_bytes`."""
         return -(-size_bytes // self.round_bytes)
 
+    def moved_bytes(self, data: Range | Shares) -> int:
+        """Bytes that all pseudo-channels move for a range, in whole bursts."""
+        if isinstance(data, Shares):
+            return int(data.totals.sum()) * self.timing.burst_bytes
+        return data.bursts * self.round_bytes
+
     def reset(self) -> None:
         """Back to tick 0: drained, every bank closed, nothing counted. What the memo learnt stays."""
         self._classes.reset()

@@ -49,6 +49,11 @@ class InterleaveSpec(Spec):
         return self
 
 
+def even_interleave(burst_bytes: int) -> InterleaveSpec:
+    """Burst by burst, ranges padded to whole rounds: what a device does that has no interleave of its own."""
+    return InterleaveSpec.model_validate({"granularity": f"{burst_bytes} B", "ragged": False})
+
+
 class HashTerm(NamedTuple):
     """`field` is combined by exclusive or with (round >> shift) & mask."""
 
@@ -190,6 +195,21 @@ class Layout:
         unit, first, count = inside._by_unit(np.array([begin]), np.array([end]))
         return self._shares(unit + low, first, count, write)
 
+    def on_groups(self, channels: int, members: Ints, size_bytes: int) -> Shares:
+        """Equal members of a tensor, each on one group of `channels` channels: member i is number i // groups of group
+        i % groups. The members named, one after the other, of a tensor that begins at local burst 0."""
+        groups = self.channels // channels
+        length = self.span(size_bytes, range(channels))
+        parts = [
+            self.on_channels(
+                range(i % groups * channels, (i % groups + 1) * channels), i // groups * length, size_bytes
+            )
+            for i, g in ((i, i % groups) for i in members.tolist())
+        ]
+        unit = np.concatenate([np.repeat(np.arange(self.units), np.diff(part.offsets)) for part in parts])
+        first = np.concatenate([part.first for part in parts])
+        return self._shares(unit, first, np.concatenate([part.count for part in parts]), False)
+
     def unit_of(self, granule: Ints) -> Ints:
         """The pseudo-channel that holds each granule of the device's address space."""
         return self._hashed(granule % self.units, granule // self.units)
@@ -233,7 +253,7 @@ class Layout:
         return self.unit_of(granule), local, stop - start
 
     def _shares(self, unit: Ints, first: Ints, count: Ints, write: bool) -> Shares:
-        """Runs in the order they are asked for, sorted by pseudo-channel; neighbours that continue each other are one."""
+        """Runs in the order they are asked for, by pseudo-channel; neighbours that continue each other are one."""
         some = count > 0
         unit, first, count = unit[some], first[some], count[some]
         order = np.argsort(unit, kind="stable")
