@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
-from dram_cases import HORIZON, NO_LOG, NOTHING, address_tables, open_job, open_stream, random_timing, start_job
-from hypothesis import given, settings
+from dram_cases import HORIZON, NOTHING, address_tables, open_job, open_stream, random_timing, start_job
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from archsim.kernels import channel
@@ -23,7 +23,6 @@ from archsim.kernels.dram import advance
 from archsim.kernels.jit import kernel, pointer
 from archsim.kernels.memo import new_memo
 from archsim.kernels.timing import DramTiming
-from archsim.memory import classes as classes_module
 from archsim.memory.classes import ChannelClass, ChannelClasses, Stream
 from archsim.memory.layout import InterleaveSpec, Layout, Shares
 
@@ -282,10 +281,102 @@ def ended(scene: Scene) -> Scene:
     return replace(scene, end=max([device.now, scene.end, *ends]) + 50)
 
 
-@settings(max_examples=12)
+@settings(max_examples=150)
 @given(scenes())
 def test_classes_equal_the_plain_simulation_of_every_channel(scene: Scene) -> None:
     plain = every_channel(scene)
     assert with_classes(scene).same_numbers(plain) == []
     assert with_classes(scene, memo=True).same_numbers(plain) == []
     assert with_classes(scene, split_all=True, merging=False).same_numbers(plain) == []
+
+
+# ---- how many classes there are --------------------------------------------------------------------------------------
+
+
+def one_read(work: Shares, layout: Layout, q: DramTiming) -> Scene:
+    return ended(Scene(q, layout, (Task(10, (work,), 0, 0, (0,)),), 20))
+
+
+def test_an_even_range_is_one_class_and_ragged_ends_are_few() -> None:
+    q = timing(1, 2)
+    layout = Layout(InterleaveSpec(granularity="64 B"), 8, 2, BURST, 32)
+    assert max(with_classes(one_read(layout.contiguous(0, 64 * layout.round_bytes), layout, q)).classes) == 1
+    ragged = one_read(layout.contiguous(100, 64 * layout.round_bytes + 333), layout, q)
+    assert with_classes(ragged).same_numbers(every_channel(ragged)) == []
+    assert 2 <= max(with_classes(ragged).classes) <= 5
+
+
+def test_classes_merge_again_once_the_ends_are_past() -> None:
+    q = timing(1, 2)
+    layout = Layout(InterleaveSpec(granularity="64 B"), 8, 2, BURST, 32)
+    device = ChannelClasses(q, *address_tables(q), 8, None)
+    device.submit(0, 0, 0, False, [Stream(0, layout.contiguous(100, 50_000), False, 0)])
+    split = len(device.classes)
+    assert device.advance(HORIZON) is not None
+    device.advance(device.now + 3 * q.tREFI)
+    device.merge()
+    assert split > 1 and len(device.classes) == 1
+    assert len({tuple(row) for row in device.counts().tolist()}) > 1  # what each channel did is still known
+
+
+# ---- planted mistakes ------------------------------------------------------------------------------------------------
+
+
+def merge_blindly(self: ChannelClasses) -> None:
+    first, *others = self.classes
+    for one in others:
+        self._join(first, one)
+    self.classes = [first]
+
+
+def merge_by_form_alone(self: ChannelClasses) -> None:
+    kept: dict[object, ChannelClass] = {}
+    for one in self.classes:
+        other = kept.setdefault((one.now, tuple(sorted(one.active))), one)
+        if other is not one:
+            self._join(other, one)
+    self.classes = list(kept.values())
+
+
+def join_without_counts(self: ChannelClasses, other: ChannelClass, one: ChannelClass) -> None:
+    other.members = np.sort(np.concatenate((other.members, one.members)))
+
+
+MISTAKES = {
+    "merge without comparing": ("merge", merge_blindly),
+    "merge by clock and jobs": ("merge", merge_by_form_alone),
+    "counts forgotten in a merge": ("_join", join_without_counts),
+    "forgotten split": ("_split", lambda self, one, works: [one]),
+    "tiles start on their own": ("_hold", lambda self: None),
+    "a tile does not wait for the last channel": ("_start_bound", lambda self, job: 1 << 36),
+    "classes overtake the end of a job": ("_end_bound", lambda self, job: 1 << 36),
+}
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[tuple[Scene, Outcome]]:
+    found: list[tuple[Scene, Outcome]] = []
+
+    @settings(max_examples=40, phases=[Phase.generate], database=None)
+    @given(scenes())
+    def collect(scene: Scene) -> None:
+        found.append((scene, every_channel(scene)))
+
+    collect()
+    return found
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_planted_mistake_is_caught(
+    name: str, examples: list[tuple[Scene, Outcome]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, mistake = MISTAKES[name]
+    monkeypatch.setattr(ChannelClasses, method, mistake)
+
+    def caught(scene: Scene, plain: Outcome) -> bool:
+        try:
+            return with_classes(scene).same_numbers(plain) != []
+        except (AssertionError, KeyError, RecursionError):
+            return True
+
+    assert any(caught(scene, plain) for scene, plain in examples)
