@@ -102,6 +102,11 @@ class HbmDevice:
         return self.channels * self.timing.pseudo_channels
 
     @property
+    def classes(self) -> int:
+        """Classes of channels that are simulated at present."""
+        return len(self._classes.classes)
+
+    @property
     def round_bytes(self) -> int:
         """Bytes of one burst in every pseudo-channel: what ranges are padded to."""
         return self.pseudo_channels * self.timing.burst_bytes

@@ -53,7 +53,9 @@ def test_classes_change_no_number_of_a_run(variant: str, tmp_path: Path) -> None
         name: plain.metrics[name].value for name in plain.metrics
     }
     assert quick.operators.equals(plain.operators)
-    phases, plainly = (json.loads((folder / "run.json").read_text())["phases"] for folder in (quick.path, plain.path))
+    phases, plainly = (
+        json.loads((tmp_path / name / "run.json").read_text())["phases"] for name in (f"{variant}0", f"{variant}1")
+    )
     for phase, other in zip(phases, plainly, strict=True):
         assert phase["channels"] == other["channels"]
         assert sum(group["weight"] for group in phase["channels"]) == 16
