@@ -81,7 +81,8 @@ def parse_hash(text: str) -> list[HashTerm]:
 class Shares:
     """The local work of one stream: for each pseudo-channel, runs of bursts in the order they are asked for.
 
-    Runs `offsets[u] : offsets[u + 1]` are pseudo-channel u's; run i is bursts `first[i] .. first[i] + count[i] - 1`.
+    Runs `offsets[u] : offsets[u + 1]` are pseudo-channel u's; run i is bursts `first[i] .. first[i] + count[i] - 1`,
+    all of them `moved` bursts farther on.
     """
 
     first: Ints
@@ -89,6 +90,7 @@ class Shares:
     offsets: Ints
     pseudo_channels: int  # of one channel
     write: bool = False
+    moved: int = 0
 
     @cached_property
     def totals(self) -> Ints:
@@ -115,11 +117,11 @@ class Shares:
         """(first, count) of the runs of each of a channel's pseudo-channels."""
         unit = channel * self.pseudo_channels
         bounds = self.offsets[unit : unit + self.pseudo_channels + 1].tolist()
-        return tuple((self.first[a:b], self.count[a:b]) for a, b in pairwise(bounds))
+        return tuple((self.first[a:b] + self.moved, self.count[a:b]) for a, b in pairwise(bounds))
 
     def moved_by(self, bursts: int) -> Shares:
-        """The same runs so many local bursts farther on."""
-        moved = replace(self, first=self.first + bursts)
+        """The same runs so many local bursts farther on; nothing is copied."""
+        moved = replace(self, moved=self.moved + bursts)
         moved.__dict__.update(totals=self.totals, kinds=self.kinds)  # they stay as they are
         return moved
 
