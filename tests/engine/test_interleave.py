@@ -59,7 +59,7 @@ def test_classes_change_no_number_of_a_run(variant: str, tmp_path: Path) -> None
     for phase, other in zip(phases, plainly, strict=True):
         assert phase["channels"] == other["channels"]
         assert sum(group["weight"] for group in phase["channels"]) == 16
-        assert len(phase["channels"]) > 1  # the channels did differ
+    assert any(len(phase["channels"]) > 1 for phase in phases)  # the channels did differ
 
 
 def test_an_interleave_without_ragged_ends_is_the_uniform_one(tmp_path: Path) -> None:
