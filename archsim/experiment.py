@@ -85,6 +85,10 @@ class PhasesWorkload(_Workload):
     batch: Annotated[PositiveInt, Field(description="sequences that decode together")] = 1
     prefill: PrefillSpec | None = None
     decode: DecodeSpec | None = None
+    kv_block_tokens: Annotated[
+        PositiveInt | None,
+        Field(description="tokens per block of a paged KV cache, blocks in random order; contiguous by default"),
+    ] = None
 
     @model_validator(mode="after")
     def _has_a_phase(self) -> "PhasesWorkload":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from archsim.config.units import format_quantity
 from archsim.energy import energy_pj, total_pj, within_limit
 from archsim.engine.machine import Machine
 from archsim.engine.phases import (
+    ChannelGroup,
     PhaseOutcome,
     Setup,
-    channel_counts,
+    channel_groups,
     new_machine,
     peak_matrix_flops,
-    reserve_kv,
+    phase_machine,
     run_phase,
 )
 from archsim.experiment import (
@@ -95,19 +97,18 @@ def simulate(loaded: LoadedExperiment, *, command: Sequence[str] = (), progress:
 def _phases(loaded: LoadedExperiment, workload: PhasesWorkload, progress: bool) -> tuple[PhaseData, ...]:
     tp, precision, model = workload.tensor_parallel, workload.precision, loaded.model
     prefill, decode = workload.prefill, workload.decode
-    prefill_tokens = prefill.batch * prefill.prompt_tokens if prefill is not None else 0
-    decode_tokens = workload.batch * (decode.context_tokens + 1) if decode is not None else 0
-    setup = _setup(loaded)
-    reserve_kv(new_machine(setup), setup, max(prefill_tokens, decode_tokens))  # all fits before anything runs
+    setup = replace(_setup(loaded), kv_block_tokens=workload.kv_block_tokens)
     plan: list[tuple[OperatorTrace, int, str]] = []
     if prefill is not None:
         what = f"{prefill.batch} x {prefill.prompt_tokens} prompt tokens"
         trace = lower_prefill(model, precision, tp, (prefill.prompt_tokens,) * prefill.batch)
-        plan.append((trace, prefill_tokens, what))
+        plan.append((trace, prefill.batch * prefill.prompt_tokens, what))
     if decode is not None:
         what = f"batch {workload.batch}, {decode.context_tokens} tokens of context each"
         trace = lower_decode(model, precision, tp, (decode.context_tokens,) * workload.batch)
-        plan.append((trace, decode_tokens, what))
+        plan.append((trace, workload.batch * (decode.context_tokens + 1), what))
+    for trace, kv_tokens, _ in plan:
+        phase_machine(setup, trace.sequences, kv_tokens)  # all fits before anything runs
     phases = []
     for trace, kv_tokens, what in plan:
         with _bar(f"simulating {trace.phase}", len(trace.operators), progress) as bar:
@@ -125,6 +126,7 @@ def _setup(loaded: LoadedExperiment) -> Setup:
         tensor_parallel=spec.workload.tensor_parallel,
         cycle=spec.fidelity is Fidelity.CYCLE,
         shortcuts=not spec.no_shortcuts,
+        seed=spec.seed,
     )
 
 
@@ -144,7 +146,7 @@ def _phase_data(loaded: LoadedExperiment, outcome: PhaseOutcome, description: st
         bandwidth=outcome.trail.bandwidth,
         energy_pj=_energy(system, records, energies, elapsed_fs, trace.devices),
         operator_energy_pj=[total_pj(energy) * trace.devices for energy in energies],
-        channels=(_channel_class(outcome.channels, outcome.channel),),
+        channels=_channel_classes(outcome.channels),
         **_peaks(system, trace),
     )
 
@@ -158,8 +160,20 @@ def _peaks(system: SystemSpec, trace: OperatorTrace) -> dict[str, Any]:
     }
 
 
-def _channel_class(channels: int, counts: Counts) -> ChannelClass:
-    return ChannelClass(label=f"channels 0-{channels - 1}", weight=channels, counts=counts)
+def _channel_classes(groups: Sequence[ChannelGroup]) -> tuple[ChannelClass, ...]:
+    return tuple(
+        ChannelClass(label=_channel_label(group.members), weight=len(group.members), counts=group.counts)
+        for group in groups
+    )
+
+
+def _channel_label(members: Sequence[int]) -> str:
+    """ "channels 0-3", "channel 5", or how many there are if they aren't neighbours."""
+    if len(members) == 1:
+        return f"channel {members[0]}"
+    if members[-1] - members[0] + 1 == len(members):
+        return f"channels {members[0]}-{members[-1]}"
+    return f"{len(members)} channels from {members[0]} on"
 
 
 def _operator_energies(system: SystemSpec, records: Sequence[OperatorRecord]) -> list[dict[str, float]]:
@@ -221,7 +235,7 @@ def _serve(loaded: LoadedExperiment, workload: RequestsWorkload, progress: bool)
         bandwidth=machine.trail.bandwidth,
         energy_pj=_energy(machine.system, records, energies, elapsed_fs, machine.devices),
         operator_energy_pj=[total_pj(energy) * machine.devices for energy in energies],
-        channels=(_channel_class(machine.memory.channels, channel_counts(machine)),),
+        channels=_channel_classes(channel_groups(machine)),
         **_peaks(machine.system, trace),
     )
     return (phase,), outcome.requests
@@ -256,8 +270,8 @@ def _provenance(loaded: LoadedExperiment) -> tuple[Provenance, ...]:
         Provenance(
             subject="HBM commands",
             standing="exact",
-            note="every command of a channel scheduled under its standard's timing constraints; one channel stands "
-            f"for all {channels}, whose request sequences are equal by construction",
+            note="every command of a channel scheduled under its standard's timing constraints; channels with equal "
+            f"request sequences and equal states, of {channels} in all, are simulated once",
         ),
         Provenance(
             subject="devices",

@@ -30,6 +30,7 @@ from archsim.config.units import (
 )
 from archsim.config.units import Dimension as Unit
 from archsim.fabric.links import LinkSpec
+from archsim.memory.layout import InterleaveSpec, Layout
 from archsim.memory.standard import ControllerSpec, DramStandard
 
 
@@ -37,12 +38,16 @@ class HbmSpec(Spec):
     """The memory of one device: `stacks` stacks of a technology, each channel with its own controller.
 
     `technology` is a preset's name, or a mapping that may have one as its `base`. `capacity` is what programs can
-    use of it, all stacks together."""
+    use of it, all stacks together. `interleave` says how addresses fall on channels; without it ranges are dealt
+    burst by burst and padded, so that all channels do the same. `expert_channels` puts each expert of a mixture on so
+    many channels alone, one group of channels after the other; without it, on all."""
 
     technology: DramStandard
     stacks: PositiveInt
     controller: ControllerSpec = ControllerSpec()
     capacity: ByteCount
+    interleave: InterleaveSpec | None = None
+    expert_channels: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "HbmSpec":
@@ -53,6 +58,15 @@ class HbmSpec(Spec):
                 f"of {_bytes(self.technology.stack_capacity)} hold",
                 expected=f"at most {_bytes(held)}, or at least {ceil_div(self.capacity, held // self.stacks)} stacks",
             )
+        if self.expert_channels is not None and self.channels % self.expert_channels:
+            raise UserError(
+                f"{self.channels} channels can't be cut into groups of {self.expert_channels}",
+                expected=f"expert_channels: a divisor of {self.channels}",
+            )
+        if self.interleave is not None:
+            organisation = self.technology.organisation
+            sizes = (organisation.pseudo_channels, organisation.burst_bytes, organisation.row_set)
+            Layout(self.interleave, self.channels, *sizes)  # raises UserError where it doesn't fit
         self.technology.kernel_timing(self.controller)  # raises UserError where the controller doesn't fit
         return self
 

@@ -17,7 +17,7 @@ import simpy
 
 from archsim.engine.memory_port import MemoryPort, NoProgressError
 from archsim.engine.outcome import check_bounds, folded_records_of, records_of
-from archsim.engine.placement import Placement
+from archsim.engine.placement import PagedKv, Placement
 from archsim.engine.prepare import Prepared, Preparer
 from archsim.engine.roofline import bound_records
 from archsim.engine.work import COLLECTIVE_KINDS
@@ -32,6 +32,7 @@ from archsim.kernels.program import (
     STREAM_START_FS,
 )
 from archsim.memory.device import HbmDevice, StuckMemoryError
+from archsim.memory.layout import even_interleave
 from archsim.records import Access, BandwidthSample, OperatorRecord, OperatorTrace, Span
 from archsim.system import SystemSpec
 
@@ -62,6 +63,7 @@ class Machine:
         stepwise: run operator by operator also where a chain would do (same numbers, later).
         cold: no operand stays on chip between operators (single kernels, as benchmarks measure them).
         folded: record an iteration's operators of all layers under one name, and no timeline.
+        paged_kv: the blocks of the KV cache, if it is paged.
     """
 
     def __init__(
@@ -74,16 +76,24 @@ class Machine:
         stepwise: bool = False,
         cold: bool = False,
         folded: bool = False,
+        paged_kv: PagedKv | None = None,
     ) -> None:
         self.system = system
         self.devices = devices
         memory = system.device.memory
-        self.memory = HbmDevice(memory.technology, memory.controller, memory.channels, shortcuts=shortcuts)
+        interleave = memory.interleave
+        if interleave is None and (paged_kv is not None or memory.expert_channels is not None):
+            interleave = even_interleave(memory.technology.organisation.burst_bytes)
+        self.memory = HbmDevice(
+            memory.technology, memory.controller, memory.channels, shortcuts=shortcuts, interleave=interleave
+        )
         physical_bytes = memory.stacks * memory.technology.stack_capacity
-        self.placement = Placement(self.memory, memory.capacity, physical_bytes)
+        self.placement = Placement(
+            self.memory, memory.capacity, physical_bytes, expert_channels=memory.expert_channels, paged_kv=paged_kv
+        )
         self._preparer = Preparer(system, devices, self.memory, self.placement, cold=cold)
         self._cycle = cycle
-        self._stepwise = stepwise or system.device.prefetch
+        self._stepwise = stepwise or system.device.prefetch or interleave is not None
         self._folded = folded
         self.restart()
 

@@ -35,7 +35,8 @@ def cause_table(prepared: Sequence[Prepared], outcomes: np.ndarray, memory: HbmD
     left = outcomes[:, STREAM_END_FS] - outcomes[:, STREAM_START_FS]
     numerator, denominator = memory.tick_fs.numerator, memory.tick_fs.denominator
     for cause, count in MEMORY_CAUSES:
-        bus_fs = -(-outcomes[:, FIRST_COUNT + count] * numerator // denominator) // memory.timing.pseudo_channels
+        mean = outcomes[:, FIRST_COUNT + count] // memory.channels
+        bus_fs = -(-mean * numerator // denominator) // memory.timing.pseudo_channels
         share = np.where(through_memory, np.minimum(left, bus_fs), 0)
         table[:, column[cause]] = share
         left = left - share

@@ -5,22 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from archsim.engine.machine import Machine, Step, Trail
+from archsim.engine.placement import PagedKv
 from archsim.records import Access, Counts, OperatorTrace, TensorClass
 from archsim.system import SystemSpec
 from archsim.workload.model import ModelShape
-from archsim.workload.operators import tensors
+from archsim.workload.operators import experts_of, tensors
 from archsim.workload.precision import Precision
 
 
 @dataclass(frozen=True)
 class PhaseOutcome:
-    """A phase that has run: its trace, what was recorded, and the counts of one memory channel."""
+    """A phase that has run: its trace, what was recorded, and the memory channels by what they did."""
 
     trace: OperatorTrace
     trail: Trail
-    channel: Counts
-    channels: int
+    channels: tuple[ChannelGroup, ...]
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Memory channels that have done the same; the counts are of one of them."""
+
+    members: tuple[int, ...]
+    counts: Counts
 
 
 def kv_storage(model: ModelShape, precision: Precision, tp: int, tokens: int) -> Iterator[Access]:
@@ -33,7 +43,7 @@ def kv_storage(model: ModelShape, precision: Precision, tp: int, tokens: int) ->
 @dataclass(frozen=True)
 class Setup:
     """A model on a system: what `new_machine` builds. `cycle` False takes roofline bounds; without `shortcuts` every
-    memory command is simulated (same numbers)."""
+    memory command is simulated (same numbers). `kv_block_tokens` are the tokens of a block of a paged cache."""
 
     system: SystemSpec
     model: ModelShape
@@ -41,11 +51,21 @@ class Setup:
     tensor_parallel: int
     cycle: bool = True
     shortcuts: bool = True
+    kv_block_tokens: int | None = None
+    seed: int = 0
 
 
-def new_machine(setup: Setup, *, folded: bool = False) -> Machine:
+def new_machine(setup: Setup, *, folded: bool = False, paged_kv: PagedKv | None = None) -> Machine:
     """A machine with the model's weights in place. Raises UserError if they don't fit."""
-    machine = Machine(setup.system, setup.tensor_parallel, cycle=setup.cycle, shortcuts=setup.shortcuts, folded=folded)
+    machine = Machine(
+        setup.system,
+        setup.tensor_parallel,
+        cycle=setup.cycle,
+        shortcuts=setup.shortcuts,
+        folded=folded,
+        paged_kv=paged_kv,
+    )
+    machine.placement.name_experts(experts_of(setup.model, setup.precision, setup.tensor_parallel))
     machine.reserve(tensors(setup.model, setup.precision, setup.tensor_parallel))
     return machine
 
@@ -55,23 +75,42 @@ def reserve_kv(machine: Machine, setup: Setup, tokens: int) -> None:
     machine.reserve(tuple(kv_storage(setup.model, setup.precision, setup.tensor_parallel, tokens)))
 
 
+def paged_kv(setup: Setup, sequences: int, kv_tokens: int) -> PagedKv | None:
+    """The blocks of a cache of `kv_tokens` tokens in `sequences` equal sequences, None if it isn't paged."""
+    if setup.kv_block_tokens is None:
+        return None
+    token_bytes = setup.model.kv_bytes_per_token_per_layer(setup.precision, setup.tensor_parallel)
+    return PagedKv(setup.kv_block_tokens, token_bytes, sequences, -(-kv_tokens // sequences), setup.seed)
+
+
+def phase_machine(setup: Setup, sequences: int, kv_tokens: int) -> Machine:
+    """A machine with weights and a cache for `kv_tokens` tokens of `sequences` equal sequences in place.
+
+    Raises UserError if they don't fit."""
+    pages = paged_kv(setup, sequences, kv_tokens)
+    machine = new_machine(setup, paged_kv=pages)
+    reserve_kv(machine, setup, pages.pool_tokens if pages is not None else kv_tokens)
+    return machine
+
+
 def run_phase(setup: Setup, trace: OperatorTrace, kv_tokens: int, step: Step | None) -> PhaseOutcome:
     """Run one phase on a machine of its own whose cache holds `kv_tokens` tokens in all."""
-    machine = new_machine(setup)
-    reserve_kv(machine, setup, kv_tokens)
+    machine = phase_machine(setup, trace.sequences, kv_tokens)
     machine.run(trace, step=step)
-    return PhaseOutcome(trace, machine.trail, channel_counts(machine), machine.memory.channels)
+    return PhaseOutcome(trace, machine.trail, channel_groups(machine))
 
 
-def channel_counts(machine: Machine) -> Counts:
-    """What one memory channel of a machine did so far; all channels did the same."""
-    total = Counts()
-    machine.memory.add_counts(machine.memory.count_vector(), total)
-    share = Counts()
-    for name in Counts.__slots__:
-        if name.startswith("dram_"):
-            setattr(share, name, getattr(total, name) // machine.memory.channels)
-    return share
+def channel_groups(machine: Machine) -> tuple[ChannelGroup, ...]:
+    """What the memory channels of a machine did so far, those together that did the same."""
+    members: dict[tuple[int, ...], list[int]] = {}
+    for number, words in enumerate(machine.memory.channel_counts().tolist()):
+        members.setdefault(tuple(words), []).append(number)
+    groups = []
+    for words, numbers in members.items():
+        counts = Counts()
+        machine.memory.add_counts(np.array(words), counts)
+        groups.append(ChannelGroup(tuple(numbers), counts))
+    return tuple(groups)
 
 
 def peak_matrix_flops(system: SystemSpec, trace: OperatorTrace) -> tuple[int, str]:

@@ -17,6 +17,7 @@ from archsim.engine.work import (
     tile_work,
 )
 from archsim.memory.device import HbmDevice, Range, Transfer
+from archsim.memory.layout import Shares
 from archsim.records import Counts, Operator
 from archsim.system import SystemSpec
 
@@ -62,9 +63,9 @@ class Prepared:
 
     @cached_property
     def range_rows(self) -> tuple[tuple[int, int, int], ...]:
-        """(first burst, bursts, write) of each range."""
+        """(first burst, bursts, write) of each range; a chain has no others."""
         ranges = self.transfer.ranges if self.transfer is not None else ()
-        return tuple((data.first_burst, data.bursts, int(data.write)) for data in ranges)
+        return tuple((data.first_burst, data.bursts, int(data.write)) for data in ranges if isinstance(data, Range))
 
     @cached_property
     def group(self) -> str:
@@ -160,7 +161,7 @@ class Preparer:
     def _transfer(self, work: OperatorWork) -> Transfer | None:
         """An operator's memory traffic, cut into tiles that fit the window; None if all of it stays on chip."""
         accesses = [(access, False) for access in work.reads] + [(access, True) for access in work.writes]
-        ranges: list[Range] = []
+        ranges: list[Range | Shares] = []
         for access, write in accesses:
             data = self._placement.range_of(access, write=write)
             if data.bursts > 0:
@@ -174,9 +175,9 @@ class Preparer:
         return transfer
 
     def _moved_bytes(self, transfer: Transfer | None) -> int:
-        """Bytes that a transfer moves, in whole rounds of bursts over all pseudo-channels."""
+        """Bytes that a transfer moves, in whole bursts."""
         ranges = transfer.ranges if transfer is not None else ()
-        return sum(data.bursts for data in ranges) * self._memory.round_bytes
+        return sum(self._memory.moved_bytes(data) for data in ranges)
 
     def _tiles(self, bursts: int, window: int, engine_fs: int) -> tuple[int, int]:
         """How many tiles an operator is consumed in, and the ticks of each; together at least the engines' time.

@@ -1,8 +1,8 @@
 """The driver of a device's HBM: ranges of bytes in, completions and counts out.
 
-All channels get equal request sequences here: ranges are cut burst by burst over all pseudo-channels and padded to a
-whole round, so every channel runs through the same states and one stands for all. Nothing in a `Range` could tell
-channels apart.
+Most ranges are cut burst by burst over all pseudo-channels and padded to a whole round, so that every channel runs
+through the same states and one stands for all. Work that differs between channels (`layout.Shares`: ragged ends,
+channel subsets, pages) splits the channels into classes, each simulated on its own (classes.py).
 """
 
 from __future__ import annotations
@@ -15,14 +15,11 @@ import numpy as np
 
 from archsim.config.errors import UserError
 from archsim.kernels import channel
-from archsim.kernels.canonical import settle_idle
-from archsim.kernels.clock import open_gate, shift_clock
-from archsim.kernels.dram import advance
-from archsim.kernels.jit import kernel, pointer
-from archsim.kernels.memo import Memo, advance_with_memo, new_memo
-from archsim.kernels.program import OUTCOME_WORDS, run_program
-from archsim.kernels.tiles import submit_job, submit_stream, wait_for_data
+from archsim.kernels.memo import Memo, new_memo
+from archsim.kernels.program import FIRST_COUNT, OUTCOME_WORDS, run_program
 from archsim.kernels.timing import Count, DramTiming
+from archsim.memory.classes import ChannelClass, ChannelClasses, Stream
+from archsim.memory.layout import InterleaveSpec, Layout, Shares
 from archsim.memory.standard import ControllerSpec, DramStandard
 from archsim.records import Counts
 
@@ -31,8 +28,6 @@ REBASE_TICKS = 1 << 35
 """The kernel's clock is set back before it comes near its limit."""
 LOADED_ROW_SETS = 32
 """A stream of so many row sets (ten refresh intervals of HBM3E) has the mean latency of any longer one."""
-NO_WORDS = np.zeros(0, np.int64)
-NO_LOG = np.zeros((0, 8), np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +45,7 @@ class Transfer:
     `window_bursts` per pseudo-channel (docs/dram_policy.md, "Jobs and tiles"). `gated` holds the consumer until
     `open_gate`."""
 
-    ranges: tuple[Range, ...]
+    ranges: tuple[Range | Shares, ...]
     tiles: int = 0
     tile_ticks: int = 0
     window_bursts: int = 0
@@ -70,14 +65,21 @@ class StuckMemoryError(RuntimeError):
 
 
 class HbmDevice:
-    """The HBM of one device: `channels` equal channels of a standard, simulated as one class.
+    """The HBM of one device: `channels` equal channels of a standard, simulated as classes of channels with equal work.
 
     Time is in ticks of the standard's command clock, from `to_ticks` and `to_fs`. Without `shortcuts` every command is
-    simulated; with them, known periods are taken from a memo, and every number is the same.
+    simulated in every channel; with them, known periods are taken from a memo, channels that do the same are simulated
+    once, and every number is the same. `layout` says how addresses fall on channels, None that ranges are padded.
     """
 
     def __init__(
-        self, standard: DramStandard, controller: ControllerSpec, channels: int, *, shortcuts: bool = True
+        self,
+        standard: DramStandard,
+        controller: ControllerSpec,
+        channels: int,
+        *,
+        shortcuts: bool = True,
+        interleave: InterleaveSpec | None = None,
     ) -> None:
         self.timing: DramTiming = standard.kernel_timing(controller)
         self.channels = channels
@@ -85,9 +87,12 @@ class HbmDevice:
         tables = standard.address_tables(controller)
         self._bank_of = tables.bank.astype(np.int64)
         self._column_of = tables.column.astype(np.int64)
-        self._state = channel.new_state(self.timing)
-        self._view = channel.ChannelView(self._state)
         self._memo: Memo | None = _shared_memo(self.timing, self._bank_of) if shortcuts else None
+        self.layout: Layout | None = None
+        if interleave is not None:
+            sizes = (channels, self.timing.pseudo_channels, self.timing.burst_bytes, len(self._bank_of))
+            self.layout = Layout(interleave, *sizes)
+        self._classes = self._new_classes(channels, merging=shortcuts or interleave is None)
         self._origin = 0  # tick that the kernel's clock counts from
         self._streams_of: dict[int, tuple[int, ...]] = {}
 
@@ -95,6 +100,11 @@ class HbmDevice:
     def pseudo_channels(self) -> int:
         """Pseudo-channels of the whole device."""
         return self.channels * self.timing.pseudo_channels
+
+    @property
+    def classes(self) -> int:
+        """Classes of channels that are simulated at present."""
+        return len(self._classes.classes)
 
     @property
     def round_bytes(self) -> int:
@@ -109,19 +119,16 @@ class HbmDevice:
     @cached_property
     def loaded_read_fs(self) -> int:
         """Mean latency of reads while a sequential stream keeps every channel busy: what one more access waits."""
-        state = channel.new_state(self.timing)
-        view = channel.ChannelView(state)
-        _open_job(state, self.timing, 0, 0, 0, 0)
-        view.stream_base[0, :] = 0
-        view.stream_total[0, : self.timing.pseudo_channels] = LOADED_ROW_SETS * self.row_set_bursts
-        _open_stream(state, self.timing, 0, 0, 0, 0)
-        self._advance_plainly(state, HORIZON_TICKS)
-        return self.to_fs(int(view.counts[Count.LATENCY]) // int(view.counts[Count.RD]))
+        one = ChannelClasses(self.timing, self._bank_of, self._column_of, 1, None)
+        one.submit(0, 0, 0, False, [Stream(0, (0, LOADED_ROW_SETS * self.row_set_bursts), False, 0)])
+        one.advance(HORIZON_TICKS)
+        counts = one.total_counts()
+        return self.to_fs(int(counts[Count.LATENCY]) // int(counts[Count.RD]))
 
     @property
     def now(self) -> int:
         """The tick the device has been simulated to."""
-        return self._origin + int(self._state[channel.NOW])
+        return self._origin + self._classes.now
 
     def to_ticks(self, fs: int) -> int:
         """The first tick at or after a time in femtoseconds."""
@@ -135,9 +142,15 @@ class HbmDevice:
         """Bursts of every pseudo-channel that hold `size_bytes`."""
         return -(-size_bytes // self.round_bytes)
 
+    def moved_bytes(self, data: Range | Shares) -> int:
+        """Bytes that all pseudo-channels move for a range, in whole bursts."""
+        if isinstance(data, Shares):
+            return int(data.totals.sum()) * self.timing.burst_bytes
+        return data.bursts * self.round_bytes
+
     def reset(self) -> None:
         """Back to tick 0: drained, every bank closed, nothing counted. What the memo learnt stays."""
-        self._state[:] = channel.new_state(self.timing)
+        self._classes.reset()
         self._origin = 0
         self._streams_of.clear()
 
@@ -149,35 +162,28 @@ class HbmDevice:
         Raises UserError if a tile is larger than the window or too short for the data to arrive in."""
         self.check(transfer)
         self._rebase()
-        job = self._free_job()
-        gate = channel.NEVER if transfer.gated else 0
-        _open_job(self._state, self.timing, job, transfer.tiles, transfer.tile_ticks, gate)
-        slots = self._free_slots(len(transfer.ranges))
-        for slot, data in zip(slots, transfer.ranges, strict=True):
-            self._view.stream_base[slot, :] = data.first_burst
-            self._view.stream_total[slot, : self.timing.pseudo_channels] = data.bursts
-            _open_stream(self._state, self.timing, slot, job, int(data.write), transfer.window_bursts)
-        _start(self._state, self.timing, job)
+        job, slots = self._free_job(), self._free_slots(len(transfer.ranges))
+        streams = [
+            Stream(slot, _work_of(data), data.write, transfer.window_bursts)
+            for slot, data in zip(slots, transfer.ranges, strict=True)
+        ]
+        self._classes.submit(job, transfer.tiles, transfer.tile_ticks, transfer.gated, streams)
         self._streams_of[job] = slots
         return job
 
     def open_gate(self, job: int) -> None:
         """Let a gated transfer's consumer start from now on."""
-        _open_gate(self._state, self.timing, job)
+        self._classes.open_gate(job)
 
     def advance(self, until: int | None = None) -> Completion | None:
         """Simulate to the next completion or to tick `until` (None: as long as it takes), whichever is first."""
         limit = HORIZON_TICKS if until is None else min(HORIZON_TICKS, until - self._origin)
-        if self._memo is None:
-            self._advance_plainly(self._state, limit)
-        else:
-            advance_with_memo(self._state, self.timing, self._bank_of, self._column_of, self._memo, limit)
-        job = int(self._state[channel.FINISHED_JOB])
-        if job < 0:
+        finished = self._classes.advance(limit)
+        if finished is None:
             return None
-        self._state[channel.FINISHED_JOB] = -1
+        job, last_data = finished
         self._streams_of.pop(job, None)
-        return Completion(job, self._origin + int(self._view.job[job, channel.JOB_LAST_DATA]))
+        return Completion(job, self._origin + last_data)
 
     def idle_until(self, tick: int) -> None:
         """Let time pass up to `tick` while no transfer is under way; refresh goes on."""
@@ -187,15 +193,17 @@ class HbmDevice:
             self.advance(min(tick, self.now + REBASE_TICKS))
 
     def run_program(self, operators: np.ndarray, ranges: np.ndarray, start_fs: int) -> np.ndarray:
-        """Run a chain of operators on an otherwise idle memory (see `kernels.program`): int64[n, OUTCOME_WORDS].
+        """Run a chain of operators on an otherwise idle memory (see `kernels.program`): int64[n, OUTCOME_WORDS], counts
+        those of all channels together. All channels are one class: no layout.
 
         Raises RuntimeError naming the operator's index if the memory makes no progress."""
         self.idle_until(self.to_ticks(start_fs))
         self._rebase()
         outcomes = np.zeros((len(operators), OUTCOME_WORDS), np.int64)
         tick = np.array([self.tick_fs.numerator, self.tick_fs.denominator], np.int64)
+        (everyone,) = self._classes.classes
         finished = run_program(
-            self._state,
+            everyone.state,
             self.timing,
             self._bank_of,
             self._column_of,
@@ -211,18 +219,22 @@ class HbmDevice:
         )
         if finished < len(operators):
             raise StuckMemoryError(f"operator {finished} of the chain: {self.describe_work()}")
+        outcomes[:, FIRST_COUNT:] *= self.channels
         return outcomes
 
     # ------------------------------------------------------------ what happened
 
     def count_vector(self) -> np.ndarray:
-        """Counts of the simulated channel so far (indices: `timing.Count`), a copy; idle time is counted up to now."""
-        _settle(self._state, self.timing)
-        return self._view.counts.copy()
+        """Counts of all channels together so far, int64[16] (indices: `timing.Count`); idle time up to now included."""
+        return self._classes.total_counts()
+
+    def channel_counts(self) -> np.ndarray:
+        """As `count_vector`, of each channel: int64[channels, 16]."""
+        return self._classes.counts()
 
     def add_counts(self, delta: np.ndarray, counts: Counts) -> None:
-        """Add a difference of two count vectors, times the channels it stands for, to a device's counts."""
-        n = [int(word) * self.channels for word in delta]
+        """Add a difference of two count vectors to a device's counts."""
+        n = [int(word) for word in delta]
         counts.dram_activates += n[Count.ACT]
         counts.dram_precharges += n[Count.PRE] + n[Count.PREAB]
         counts.dram_reads += n[Count.RD]
@@ -243,26 +255,27 @@ class HbmDevice:
 
     def describe_work(self) -> str:
         """What is in flight, for a message about a device that makes no progress."""
-        queued = self._view.queued[: self.timing.pseudo_channels]
+        return "; ".join(self._describe(one) for one in self._classes.classes[:4])
+
+    def _describe(self, one: ChannelClass) -> str:
+        queued = channel.ChannelView(one.state).queued[: self.timing.pseudo_channels]
         jobs = ", ".join(
-            f"job {job}: {int(self._view.job[job, channel.JOB_OPEN_READS])} reads and "
-            f"{int(self._view.job[job, channel.JOB_OPEN_WRITES])} writes to go, tile "
-            f"{int(self._view.job[job, channel.JOB_ENDED])} of {int(self._view.job[job, channel.JOB_TILES])}"
-            for job in sorted(self._streams_of)
+            f"job {job}: {one.job_word(job, channel.JOB_OPEN_READS)} reads and "
+            f"{one.job_word(job, channel.JOB_OPEN_WRITES)} writes to go, tile "
+            f"{one.job_word(job, channel.JOB_ENDED)} of {one.job_word(job, channel.JOB_TILES)}"
+            for job in sorted(one.active)
         )
-        return f"queued per pseudo-channel (reads, writes): {queued.tolist()}; {jobs or 'no transfer'}"
+        where = f"channel {one.members[0]}" + (f" and {len(one.members) - 1} like it" if len(one.members) > 1 else "")
+        return f"{where}: queued per pseudo-channel (reads, writes): {queued.tolist()}; {jobs or 'no transfer'}"
 
     # ------------------------------------------------------------ slots and checks
 
-    def _advance_plainly(self, state: np.ndarray, until: int) -> None:
-        """Simulate every command, without a trace, a log or the memo."""
+    def _new_classes(self, channels: int, *, merging: bool) -> ChannelClasses:
         tables = (self._bank_of, self._column_of)
-        advance(state, self.timing, *tables, NO_WORDS, NO_WORDS, NO_WORDS, NO_LOG, until, False)
+        return ChannelClasses(self.timing, *tables, channels, self._memo, merging=merging, split_all=not merging)
 
     def check(self, transfer: Transfer) -> None:
-        """Refuse a transfer that the consumer could not work on. Raises UserError.
-
-        Ranges are the same bursts in every pseudo-channel by construction, so all channels stay equal."""
+        """Refuse a transfer that the consumer could not work on. Raises UserError."""
         if transfer.tiles == 0:
             return
         shortest = self.timing.tCL + self.timing.tBL
@@ -293,10 +306,14 @@ class HbmDevice:
         return tuple(free)
 
     def _rebase(self) -> None:
-        if self._state[channel.NOW] > REBASE_TICKS:
-            shift = int(self._state[channel.NOW]) // self.timing.ticks_per_ck * self.timing.ticks_per_ck
-            _shift_clock(self._state, self.timing, shift)
+        if self._classes.now > REBASE_TICKS:
+            shift = self._classes.now // self.timing.ticks_per_ck * self.timing.ticks_per_ck
+            self._classes.shift(shift)
             self._origin += shift
+
+
+def _work_of(data: Range | Shares) -> tuple[int, int] | Shares:
+    return data if isinstance(data, Shares) else (data.first_burst, data.bursts)
 
 
 _MEMOS: dict[tuple[DramTiming, bytes], Memo] = {}
@@ -315,33 +332,3 @@ def _shared_memo(timing: DramTiming, bank_of: np.ndarray) -> Memo:
 def _no_memo() -> Memo:
     """A placeholder of the memo's type for runs without it."""
     return new_memo(0)
-
-
-@kernel
-def _open_job(state, q, job, tiles, tile_ticks, gate):  # type: ignore[no-untyped-def]
-    submit_job(pointer(state), q, job, tiles, tile_ticks, gate)
-
-
-@kernel
-def _open_stream(state, q, slot, job, write, window):  # type: ignore[no-untyped-def]
-    submit_stream(pointer(state), q, slot, job, write, window, 0)
-
-
-@kernel
-def _start(state, q, job):  # type: ignore[no-untyped-def]
-    wait_for_data(pointer(state), q, job, state[channel.NOW])
-
-
-@kernel
-def _settle(state, q):  # type: ignore[no-untyped-def]
-    settle_idle(pointer(state), q)
-
-
-@kernel
-def _open_gate(state, q, job):  # type: ignore[no-untyped-def]
-    open_gate(pointer(state), q, job)
-
-
-@kernel
-def _shift_clock(state, q, shift):  # type: ignore[no-untyped-def]
-    shift_clock(pointer(state), q, shift)

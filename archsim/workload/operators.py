@@ -53,6 +53,12 @@ def tensors(model: ModelShape, precision: Precision, tp: int) -> tuple[Access, .
     return tuple(_lowering(model, precision, tp).builder.weights.values())
 
 
+def experts_of(model: ModelShape, precision: Precision, tp: int) -> dict[str, int]:
+    """The weight tensors that are stacks of routed experts, and how many experts each holds."""
+    tensors_by_name = _lowering(model, precision, tp).builder.tensors
+    return {name: tensor.copies for name, tensor in tensors_by_name.items() if tensor.routed}
+
+
 @lru_cache(maxsize=_KEPT_MODELS)
 def _lowering(model: ModelShape, precision: Precision, tp: int) -> _Lowering:
     return _Lowering(model, precision, tp)

@@ -111,7 +111,7 @@ def test_bus_time_is_tiled_and_accesses_add_up(shape: str) -> None:
     run_twice(device, shape, 40 * MB, tiled=False)
     device.advance(device.now + 1000)  # until the last burst has left the bus
     counts = device.count_vector()
-    assert sum(int(counts[cause]) for cause in BUS_TICKS) == device.now * device.timing.pseudo_channels
-    bursts = 2 * device.timing.pseudo_channels * sum(data.bursts for data in ranges_of(device, shape, 40 * MB))
+    assert sum(int(counts[cause]) for cause in BUS_TICKS) == device.now * device.pseudo_channels
+    bursts = 2 * device.pseudo_channels * sum(data.bursts for data in ranges_of(device, shape, 40 * MB))
     assert int(counts[Count.RD] + counts[Count.WR]) == bursts
     assert int(counts[Count.HITS] + counts[Count.MISSES] + counts[Count.CONFLICTS]) == bursts
