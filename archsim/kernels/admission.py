@@ -7,7 +7,6 @@ from archsim.kernels.channel import (
     ACTIVE,
     ACTIVE_STREAMS,
     ADMIT_AT,
-    AGE_SPAN,
     BANK_BITS,
     BEST_ROW,
     COLUMN_DIRTY,
@@ -40,6 +39,7 @@ from archsim.kernels.channel import (
     REFRESHING,
     ROW_DIRTY,
     ROW_KEY,
+    ROW_SHIFT,
     SLOT_END,
     STREAM_BASE,
     STREAM_JOB,
@@ -124,10 +124,9 @@ def admissible(state, s, sp):  # type: ignore[no-untyped-def]
 @inlined
 def enqueue(state, q: DramTiming, p, w, s, index, address, arrives, now, bank_of):  # type: ignore[no-untyped-def]
     """Append a request to the list of its bank and keep the cached candidates true."""
-    if state[NEXT_AGE] >= AGE_SPAN:
-        renumber_ages(state, q)
     row_set = q.stack_ids * q.bank_groups * q.banks_per_group * q.columns
-    row = address // row_set
+    shift = state[ROW_SHIFT]
+    row = address >> shift if shift >= 0 else address // row_set
     bank = bank_of[address - row * row_set]
     queued = state[QUEUED + 2 * p] + state[QUEUED + 2 * p + 1]
     if queued == 0 and now > state[SLOT_END + p]:

@@ -29,6 +29,7 @@ from archsim.kernels.channel import (
     HIT_SLOT,
     KEY_BITS,
     MAX_BANKS,
+    MAX_PCS,
     MAX_STACK_IDS,
     NO_KEY,
     OPEN_ROW,
@@ -40,6 +41,7 @@ from archsim.kernels.channel import (
     ROW_DIRTY,
     ROW_KEY,
     RRD_OK,
+    STACK_ID_OF,
     WRITE_MODE,
 )
 from archsim.kernels.jit import inlined
@@ -72,6 +74,12 @@ def refresh_keys(state, q: DramTiming, p, bank):  # type: ignore[no-untyped-def]
                 continue
         if not held:
             state[ROW_KEY + o] = (state[ENTRY_AGE + oldest] << BANK_BITS) | bank
+
+
+@inlined
+def pseudo_channels(q: DramTiming):  # type: ignore[no-untyped-def]
+    """How many there are, in a form that tells the compiler "1 or 2": it unrolls short loops over them."""
+    return 2 if q.pseudo_channels == MAX_PCS else 1
 
 
 @inlined
@@ -134,7 +142,7 @@ def find_candidates(state, q: DramTiming, p, now):  # type: ignore[no-untyped-de
 def offer_column(state, q: DramTiming, p, w, bank, now):  # type: ignore[no-untyped-def]
     """Let a bank that has got its oldest hit of the current mode compete with the best column candidate."""
     o = (2 * p + w) * MAX_BANKS + bank
-    sid = bank // (q.bank_groups * q.banks_per_group)
+    sid = state[STACK_ID_OF + bank]
     earliest = max(state[BUS_OK + (2 * p + w) * MAX_STACK_IDS + sid], column_floor(state, q, now))
     key = (max(state[COLUMN_OK + o], earliest) << KEY_BITS) + state[HIT_KEY + o]
     state[BEST_COLUMN + p] = min(state[BEST_COLUMN + p], key)

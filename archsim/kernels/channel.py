@@ -43,6 +43,7 @@ CHECKPOINT = 8  # 1 when the last event was one at which states tend to repeat
 CHAINED = 9  # periods taken from the memo since the state was made, for reports
 LOG_CAPACITY = 10  # rows of the command log
 RECORD_DONE = 11  # 1 if completion ticks of trace requests are wanted
+ROW_SHIFT = 12  # log2 of the bursts of a row set, or -1 if that is no power of two
 REGISTERS = 16
 
 # Jobs.
@@ -138,7 +139,11 @@ STREAM_THRESHOLD = STREAM_SHARE + MAX_STREAMS * MAX_PCS  # bursts the next tile 
 
 # Jobs [job, field]
 JOB = STREAM_THRESHOLD + MAX_STREAMS * MAX_PCS
-STATE_LENGTH = JOB + MAX_JOBS * JOB_FIELDS
+
+# Constants of the organisation [bank]: a division each, otherwise
+STACK_ID_OF = JOB + MAX_JOBS * JOB_FIELDS
+GROUP_FIRST = STACK_ID_OF + MAX_BANKS  # the first bank of the same group
+STATE_LENGTH = GROUP_FIRST + MAX_BANKS
 
 
 class ChannelView:
@@ -196,6 +201,11 @@ def new_state(q: DramTiming) -> np.ndarray:
         (ENTRY_NEXT, ENTRY_STREAM, -1),
     ):
         state[first:after] = value
+    row_set = banks * q.columns
+    state[ROW_SHIFT] = row_set.bit_length() - 1 if row_set & (row_set - 1) == 0 else -1
+    bank, banks_per_sid = np.arange(MAX_BANKS), q.bank_groups * q.banks_per_group
+    state[STACK_ID_OF:GROUP_FIRST] = bank // banks_per_sid
+    state[GROUP_FIRST:STATE_LENGTH] = bank // banks_per_sid * banks_per_sid + bank % q.bank_groups
     interval = (NEVER, q.tREFI, q.tREFIpb)[q.refresh_mode]
     state[DUE : DUE + MAX_PCS] = interval + np.arange(MAX_PCS) * q.refresh_stagger
     state[FREE_ENTRY:ACTIVE] = np.arange(2 * MAX_PCS * MAX_QUEUE)

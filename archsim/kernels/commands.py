@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archsim.kernels.candidates import offer_column, offer_row, refresh_keys
+from archsim.kernels.candidates import offer_column, offer_row, pseudo_channels, refresh_keys
 from archsim.kernels.channel import (
     ACT_OK,
     ADMIT_AT,
@@ -28,6 +28,7 @@ from archsim.kernels.channel import (
     FAW_NEXT,
     FREE_ENTRY,
     GROUP_ACT_OK,
+    GROUP_FIRST,
     HEAD,
     HIT_KEY,
     HIT_SLOT,
@@ -54,6 +55,7 @@ from archsim.kernels.channel import (
     ROW_KEY,
     RRD_OK,
     SLOT_END,
+    STACK_ID_OF,
     STREAM_BASE,
     STREAM_TRACE,
     TAIL,
@@ -74,7 +76,7 @@ def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: igno
     """Issue the oldest legal column command of the channel, if there is one at this tick."""
     best = state[BEST_COLUMN]
     p = 0
-    for other in range(1, q.pseudo_channels):
+    for other in range(1, pseudo_channels(q)):
         if state[BEST_COLUMN + other] < best:
             best = state[BEST_COLUMN + other]
             p = other
@@ -88,12 +90,11 @@ def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: igno
     entry = state[HIT_SLOT + o]
     account_bus_time(state, q, p, w, now)
     state[COLUMN_BUS_FREE] = now + q.column_ticks
-    for other in range(q.pseudo_channels):
+    for other in range(pseudo_channels(q)):
         if other == p or state[BEST_COLUMN + other] >> KEY_BITS < now + q.column_ticks:
             state[COLUMN_DIRTY + other] = 1
-    sid = bank // banks_per_sid
-    group = bank % q.bank_groups
-    group_first = p * MAX_BANKS + sid * banks_per_sid + group
+    sid = state[STACK_ID_OF + bank]
+    group_first = p * MAX_BANKS + state[GROUP_FIRST + bank]
     read_first = group_first + p * MAX_BANKS  # the same bank's index in the [p, w, b] arrays
     write_first = read_first + MAX_BANKS
     if w == 0:
@@ -196,7 +197,7 @@ def issue_row(state, q: DramTiming, now, log):  # type: ignore[no-untyped-def]
         return
     best = NO_KEY
     p = -1
-    for other in range(q.pseudo_channels):
+    for other in range(pseudo_channels(q)):
         if state[BEST_ROW + other] < best:
             best = state[BEST_ROW + other]
             p = other
@@ -228,7 +229,7 @@ def activate(state, q: DramTiming, p, bank, row, now, log):  # type: ignore[no-u
     state[PRE_OK + i] = now + q.tRAS
     state[READY + i] = state[PRE_OK + i]
     state[ACT_OK + i] = now + q.tRC
-    group_first = p * MAX_BANKS + bank // banks_per_sid * banks_per_sid + bank % q.bank_groups
+    group_first = p * MAX_BANKS + state[GROUP_FIRST + bank]
     for k in range(0, banks_per_sid, q.bank_groups):
         state[GROUP_ACT_OK + group_first + k] = now + q.tRRDL
     state[RRD_OK + p] = now + q.tRRDS
@@ -263,7 +264,7 @@ def precharge(state, q: DramTiming, p, bank, now, log):  # type: ignore[no-untyp
 @inlined
 def hold_row_bus(state, q: DramTiming, now, ticks):  # type: ignore[no-untyped-def]
     state[ROW_BUS_FREE] = now + ticks
-    for p in range(q.pseudo_channels):
+    for p in range(pseudo_channels(q)):
         if state[BEST_ROW + p] >> KEY_BITS < now + ticks:
             state[ROW_DIRTY + p] = 1
 

@@ -7,10 +7,11 @@ candidates.py, the consumers of the data in tiles.py, and the state in channel.p
 
 from __future__ import annotations
 
-from archsim.kernels.admission import admit, queued_requests, switch_mode
-from archsim.kernels.candidates import find_candidates
+from archsim.kernels.admission import admit, queued_requests, renumber_ages, switch_mode
+from archsim.kernels.candidates import find_candidates, pseudo_channels
 from archsim.kernels.channel import (
     ADMIT_AT,
+    AGE_SPAN,
     BEST_COLUMN,
     BEST_ROW,
     CHECKPOINT,
@@ -19,7 +20,10 @@ from archsim.kernels.channel import (
     FINISHED_JOB,
     KEY_BITS,
     LOG_CAPACITY,
+    MAX_PCS,
+    MAX_QUEUE,
     NEVER,
+    NEXT_AGE,
     NOW,
     RECORD_DONE,
     REFRESHING,
@@ -71,7 +75,7 @@ def run(state, q, bank_of, column_of, trace, arrival, done, log, until, to_check
 @inlined
 def run_events(state, q, bank_of, column_of, trace, arrival, done, log, until, to_checkpoint):  # type: ignore[no-untyped-def]
     """The event loop."""
-    pcs = q.pseudo_channels
+    pcs = pseudo_channels(q)
     state[FINISHED_JOB] = -1
     state[CHECKPOINT] = 0
     while True:
@@ -82,7 +86,10 @@ def run_events(state, q, bank_of, column_of, trace, arrival, done, log, until, t
             run_tiles(state, q, now)
             if state[FINISHED_JOB] >= 0:
                 return
+        if state[NEXT_AGE] >= AGE_SPAN - 2 * MAX_PCS * MAX_QUEUE:  # no more than that can enter at once
+            renumber_ages(state, q)
         wake = state[TILE_EVENT]
+        target = NEVER
         for p in range(pcs):
             if state[ADMIT_AT + p] <= now:
                 admit(state, q, p, now, bank_of, trace, arrival)
@@ -92,8 +99,6 @@ def run_events(state, q, bank_of, column_of, trace, arrival, done, log, until, t
                 begin_refresh(state, q, p)
             if state[REFRESHING + p] == 0:
                 wake = min(wake, state[DUE + p])
-        target = NEVER
-        for p in range(pcs):
             find_candidates(state, q, p, now)
             target = min(target, min(state[BEST_COLUMN + p], state[BEST_ROW + p]) >> KEY_BITS)
             if state[REFRESHING + p] != 0:
