@@ -43,6 +43,7 @@ from archsim.kernels.channel import (
     RRD_OK,
     STACK_ID_OF,
     WRITE_MODE,
+    pseudo_channel,
 )
 from archsim.kernels.jit import inlined
 from archsim.kernels.timing import DramTiming
@@ -53,27 +54,28 @@ ALL_BANK = 1  # timing.RefreshMode, as a plain int for the compiler
 @inlined
 def refresh_keys(state, q: DramTiming, p, bank):  # type: ignore[no-untyped-def]
     """Recompute from the queues what the searches read about one bank."""
-    row = state[OPEN_ROW + p * MAX_BANKS + bank]
-    held = state[HELD_BANK + p] == bank
+    pc = pseudo_channel(state, p)
+    row = pc[OPEN_ROW + bank]
+    held = pc[HELD_BANK] == bank
     for w in range(2):
-        o = (2 * p + w) * MAX_BANKS + bank
-        entry = state[HEAD + o]
-        state[HIT_SLOT + o] = -1
-        state[HIT_KEY + o] = NO_KEY
-        state[ROW_KEY + o] = NO_KEY
+        o = w * MAX_BANKS + bank
+        entry = pc[HEAD + o]
+        pc[HIT_SLOT + o] = -1
+        pc[HIT_KEY + o] = NO_KEY
+        pc[ROW_KEY + o] = NO_KEY
         if entry < 0:
             continue
         oldest = entry
         if row >= 0:
-            while entry >= 0 and state[ENTRY_ROW + entry] != row:
-                entry = state[ENTRY_NEXT + entry]
+            while entry >= 0 and pc[ENTRY_ROW + entry] != row:
+                entry = pc[ENTRY_NEXT + entry]
             if entry >= 0:
-                state[HIT_SLOT + o] = entry
+                pc[HIT_SLOT + o] = entry
                 if not held:
-                    state[HIT_KEY + o] = (state[ENTRY_AGE + entry] << BANK_BITS) | bank
+                    pc[HIT_KEY + o] = (pc[ENTRY_AGE + entry] << BANK_BITS) | bank
                 continue
         if not held:
-            state[ROW_KEY + o] = (state[ENTRY_AGE + oldest] << BANK_BITS) | bank
+            pc[ROW_KEY + o] = (pc[ENTRY_AGE + oldest] << BANK_BITS) | bank
 
 
 @inlined
@@ -95,68 +97,70 @@ def column_floor(state, q: DramTiming, now):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def activate_floor(state, p):  # type: ignore[no-untyped-def]
+def activate_floor(pc):  # type: ignore[no-untyped-def]
     """Earliest ACT of a pseudo-channel, whatever the bank."""
-    four_ago = state[FAW + 4 * p + (state[FAW_NEXT + p] & 3)]
-    return max(max(state[RRD_OK + p], state[REFPB_OK + p]), four_ago)
+    four_ago = pc[FAW + (pc[FAW_NEXT] & 3)]
+    return max(max(pc[RRD_OK], pc[REFPB_OK]), four_ago)
 
 
 @inlined
 def find_candidates(state, q: DramTiming, p, now):  # type: ignore[no-untyped-def]
     """Bring the best column and the best row candidate of pseudo-channel p up to date."""
-    if state[REFRESHING + p] != 0 and q.refresh_mode == ALL_BANK:
-        state[BEST_COLUMN + p] = NO_KEY
-        state[BEST_ROW + p] = NO_KEY
+    pc = pseudo_channel(state, p)
+    if pc[REFRESHING] != 0 and q.refresh_mode == ALL_BANK:
+        pc[BEST_COLUMN] = NO_KEY
+        pc[BEST_ROW] = NO_KEY
         return
     banks_per_sid = q.bank_groups * q.banks_per_group
     banks = q.stack_ids * banks_per_sid
-    o = (2 * p + state[WRITE_MODE + p]) * MAX_BANKS
-    if state[COLUMN_DIRTY + p] != 0:
-        state[COLUMN_DIRTY + p] = 0
+    w = pc[WRITE_MODE]
+    o = w * MAX_BANKS
+    if pc[COLUMN_DIRTY] != 0:
+        pc[COLUMN_DIRTY] = 0
         floor = column_floor(state, q, now)
         best = NO_KEY
         for sid in range(q.stack_ids):
-            earliest = max(floor, state[BUS_OK + (2 * p + state[WRITE_MODE + p]) * MAX_STACK_IDS + sid])
+            earliest = max(floor, pc[BUS_OK + w * MAX_STACK_IDS + sid])
             lo = o + sid * banks_per_sid
             for b in range(banks_per_sid):
-                best = min(best, (max(state[COLUMN_OK + lo + b], earliest) << KEY_BITS) + state[HIT_KEY + lo + b])
-        state[BEST_COLUMN + p] = best
-    if state[ROW_DIRTY + p] != 0:
-        state[ROW_DIRTY + p] = 0
+                best = min(best, (max(pc[COLUMN_OK + lo + b], earliest) << KEY_BITS) + pc[HIT_KEY + lo + b])
+        pc[BEST_COLUMN] = best
+    if pc[ROW_DIRTY] != 0:
+        pc[ROW_DIRTY] = 0
         floor = max(now, state[ROW_BUS_FREE])
-        act_floor = activate_floor(state, p)
-        pre_floor = state[PRE_ANY_OK + p]
+        act_floor = activate_floor(pc)
+        pre_floor = pc[PRE_ANY_OK]
         edge = q.ticks_per_ck - 1
-        i = p * MAX_BANKS
         best = NO_KEY
         for b in range(banks):
-            shut = state[CLOSED + i + b]
-            floors = max(shut & max(state[GROUP_ACT_OK + i + b], act_floor), ~shut & pre_floor)
-            earliest = max(max(state[READY + i + b], floor), floors)
+            shut = pc[CLOSED + b]
+            floors = max(shut & max(pc[GROUP_ACT_OK + b], act_floor), ~shut & pre_floor)
+            earliest = max(max(pc[READY + b], floor), floors)
             earliest = (earliest + (shut & edge)) & ~(shut & edge)
-            best = min(best, (earliest << KEY_BITS) + state[ROW_KEY + o + b])
-        state[BEST_ROW + p] = best
+            best = min(best, (earliest << KEY_BITS) + pc[ROW_KEY + o + b])
+        pc[BEST_ROW] = best
 
 
 @inlined
 def offer_column(state, q: DramTiming, p, w, bank, now):  # type: ignore[no-untyped-def]
     """Let a bank that has got its oldest hit of the current mode compete with the best column candidate."""
-    o = (2 * p + w) * MAX_BANKS + bank
+    pc = pseudo_channel(state, p)
+    o = w * MAX_BANKS + bank
     sid = state[STACK_ID_OF + bank]
-    earliest = max(state[BUS_OK + (2 * p + w) * MAX_STACK_IDS + sid], column_floor(state, q, now))
-    key = (max(state[COLUMN_OK + o], earliest) << KEY_BITS) + state[HIT_KEY + o]
-    state[BEST_COLUMN + p] = min(state[BEST_COLUMN + p], key)
+    earliest = max(pc[BUS_OK + w * MAX_STACK_IDS + sid], column_floor(state, q, now))
+    key = (max(pc[COLUMN_OK + o], earliest) << KEY_BITS) + pc[HIT_KEY + o]
+    pc[BEST_COLUMN] = min(pc[BEST_COLUMN], key)
 
 
 @inlined
 def offer_row(state, q: DramTiming, p, w, bank, now):  # type: ignore[no-untyped-def]
     """Let a bank that has got requests of the current mode but no hit compete with the best row candidate."""
-    i = p * MAX_BANKS + bank
-    earliest = max(max(now, state[ROW_BUS_FREE]), state[READY + i])
-    if state[CLOSED + i] == 0:
-        earliest = max(earliest, state[PRE_ANY_OK + p])
+    pc = pseudo_channel(state, p)
+    earliest = max(max(now, state[ROW_BUS_FREE]), pc[READY + bank])
+    if pc[CLOSED + bank] == 0:
+        earliest = max(earliest, pc[PRE_ANY_OK])
     else:
-        earliest = max(earliest, max(state[GROUP_ACT_OK + i], activate_floor(state, p)))
+        earliest = max(earliest, max(pc[GROUP_ACT_OK + bank], activate_floor(pc)))
         earliest = rising_edge(q, earliest)
-    key = (earliest << KEY_BITS) + state[ROW_KEY + (2 * p + w) * MAX_BANKS + bank]
-    state[BEST_ROW + p] = min(state[BEST_ROW + p], key)
+    key = (earliest << KEY_BITS) + pc[ROW_KEY + w * MAX_BANKS + bank]
+    pc[BEST_ROW] = min(pc[BEST_ROW], key)

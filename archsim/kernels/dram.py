@@ -28,6 +28,7 @@ from archsim.kernels.channel import (
     RECORD_DONE,
     REFRESHING,
     TILE_EVENT,
+    pseudo_channel,
 )
 from archsim.kernels.commands import issue_column, issue_row
 from archsim.kernels.jit import inlined, kernel, pointer
@@ -91,17 +92,18 @@ def run_events(state, q, bank_of, column_of, trace, arrival, done, log, until, t
         wake = state[TILE_EVENT]
         target = NEVER
         for p in range(pcs):
-            if state[ADMIT_AT + p] <= now:
+            pc = pseudo_channel(state, p)
+            if pc[ADMIT_AT] <= now:
                 admit(state, q, p, now, bank_of, trace, arrival)
-            wake = min(wake, state[ADMIT_AT + p])
+            wake = min(wake, pc[ADMIT_AT])
             switch_mode(state, q, p)
-            if now >= state[DUE + p] and state[REFRESHING + p] == 0:
+            if now >= pc[DUE] and pc[REFRESHING] == 0:
                 begin_refresh(state, q, p)
-            if state[REFRESHING + p] == 0:
-                wake = min(wake, state[DUE + p])
+            if pc[REFRESHING] == 0:
+                wake = min(wake, pc[DUE])
             find_candidates(state, q, p, now)
-            target = min(target, min(state[BEST_COLUMN + p], state[BEST_ROW + p]) >> KEY_BITS)
-            if state[REFRESHING + p] != 0:
+            target = min(target, min(pc[BEST_COLUMN], pc[BEST_ROW]) >> KEY_BITS)
+            if pc[REFRESHING] != 0:
                 target = min(target, refresh_tick(state, q, p, now))
         if wake <= target and wake > now:
             state[NOW] = min(wake, until)
@@ -112,7 +114,7 @@ def run_events(state, q, bank_of, column_of, trace, arrival, done, log, until, t
         now = target
         state[NOW] = target
         for p in range(pcs):
-            if state[REFRESHING + p] != 0 and refresh_tick(state, q, p, now) <= now:
+            if pseudo_channel(state, p)[REFRESHING] != 0 and refresh_tick(state, q, p, now) <= now:
                 refresh(state, q, p, now, log)
         issue_column(state, q, now, column_of, done, log)
         issue_row(state, q, now, log)

@@ -19,6 +19,7 @@ from archsim.kernels.channel import (
     NOW,
     STREAM_BASE,
     STREAM_TOTAL,
+    pseudo_channel,
 )
 from archsim.kernels.dram import advance
 from archsim.kernels.jit import kernel, pointer
@@ -108,8 +109,9 @@ def run_program(  # type: ignore[no-untyped-def]
             for slot in range(operators[i, RANGES]):
                 data = operators[i, FIRST_RANGE] + slot
                 for p in range(MAX_PCS):
-                    state[STREAM_BASE + slot * MAX_PCS + p] = ranges[data, 0]
-                    state[STREAM_TOTAL + slot * MAX_PCS + p] = ranges[data, 1]
+                    pc = pseudo_channel(st, p)
+                    pc[STREAM_BASE + slot] = ranges[data, 0]
+                    pc[STREAM_TOTAL + slot] = ranges[data, 1]
                 submit_stream(st, q, slot, 0, ranges[data, 2], operators[i, WINDOW], 0)
             wait_for_data(st, q, 0, state[NOW])
             if use_memo:
