@@ -29,7 +29,6 @@ from archsim.kernels.channel import (
     HIT_SLOT,
     KEY_BITS,
     MAX_BANKS,
-    MAX_PCS,
     MAX_STACK_IDS,
     NO_KEY,
     OPEN_ROW,
@@ -76,12 +75,6 @@ def refresh_keys(state, q: DramTiming, p, bank):  # type: ignore[no-untyped-def]
                 continue
         if not held:
             pc[ROW_KEY + o] = (pc[ENTRY_AGE + oldest] << BANK_BITS) | bank
-
-
-@inlined
-def pseudo_channels(q: DramTiming):  # type: ignore[no-untyped-def]
-    """How many there are, in a form that tells the compiler "1 or 2": it unrolls short loops over them."""
-    return 2 if q.pseudo_channels == MAX_PCS else 1
 
 
 @inlined

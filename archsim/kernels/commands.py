@@ -63,6 +63,7 @@ from archsim.kernels.channel import (
     pseudo_channel,
 )
 from archsim.kernels.jit import inlined
+from archsim.kernels.special import pseudo_channels
 from archsim.kernels.tiles import burst_issued, leave_stream
 from archsim.kernels.timing import DramTiming
 
@@ -76,7 +77,7 @@ BANK_MASK = (1 << BANK_BITS) - 1
 def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: ignore[no-untyped-def]
     """Issue the oldest legal column command of the channel, if there is one at this tick."""
     p = 0
-    if q.pseudo_channels == MAX_PCS:
+    if pseudo_channels(q) == MAX_PCS:
         p = int(pseudo_channel(state, 1)[BEST_COLUMN] < pseudo_channel(state, 0)[BEST_COLUMN])
     pc = pseudo_channel(state, p)
     best = pc[BEST_COLUMN]
@@ -90,7 +91,7 @@ def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: igno
     account_bus_time(state, q, p, w, now)
     state[COLUMN_BUS_FREE] = now + q.column_ticks
     pc[COLUMN_DIRTY] = 1
-    if q.pseudo_channels == MAX_PCS:
+    if pseudo_channels(q) == MAX_PCS:
         other = pseudo_channel(state, 1 - p)
         if other[BEST_COLUMN] >> KEY_BITS < now + q.column_ticks:
             other[COLUMN_DIRTY] = 1
@@ -198,7 +199,7 @@ def issue_row(state, q: DramTiming, now, log):  # type: ignore[no-untyped-def]
     if state[ROW_BUS_FREE] > now:
         return
     p = 0
-    if q.pseudo_channels == MAX_PCS:
+    if pseudo_channels(q) == MAX_PCS:
         p = int(pseudo_channel(state, 1)[BEST_ROW] < pseudo_channel(state, 0)[BEST_ROW])
     pc = pseudo_channel(state, p)
     best = pc[BEST_ROW]
@@ -263,7 +264,7 @@ def precharge(state, q: DramTiming, p, bank, now, log):  # type: ignore[no-untyp
 @inlined
 def hold_row_bus(state, q: DramTiming, now, ticks):  # type: ignore[no-untyped-def]
     state[ROW_BUS_FREE] = now + ticks
-    for p in range(q.pseudo_channels):
+    for p in range(pseudo_channels(q)):
         pc = pseudo_channel(state, p)
         if pc[BEST_ROW] >> KEY_BITS < now + ticks:
             pc[ROW_DIRTY] = 1

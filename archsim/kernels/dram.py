@@ -8,7 +8,7 @@ candidates.py, the consumers of the data in tiles.py, and the state in channel.p
 from __future__ import annotations
 
 from archsim.kernels.admission import admit, queued_requests, renumber_ages, switch_mode
-from archsim.kernels.candidates import find_candidates, pseudo_channels
+from archsim.kernels.candidates import find_candidates
 from archsim.kernels.channel import (
     ADMIT_AT,
     AGE_SPAN,
@@ -33,12 +33,12 @@ from archsim.kernels.channel import (
 from archsim.kernels.commands import issue_column, issue_row
 from archsim.kernels.jit import inlined, kernel, pointer
 from archsim.kernels.refresh import begin_refresh, refresh, refresh_tick
+from archsim.kernels.special import pseudo_channels, specialised
 from archsim.kernels.tiles import run_tiles
 
 LATENCY = 10  # timing.Count, as a plain int for the compiler
 
 
-@kernel
 def advance(state, q, bank_of, column_of, trace, arrival, done, log, until, to_checkpoint):  # type: ignore[no-untyped-def]
     """Run a channel until a job finishes or the clock reaches `until`, whichever is first.
 
@@ -53,6 +53,12 @@ def advance(state, q, bank_of, column_of, trace, arrival, done, log, until, to_c
         until: horizon (at most 2^37); events at this tick or later are left for the next call.
         to_checkpoint: return also at checkpoints, with `state[CHECKPOINT]` set.
     """
+    advance_special(state, specialised(q), bank_of, column_of, trace, arrival, done, log, until, to_checkpoint)
+
+
+@kernel
+def advance_special(state, q, bank_of, column_of, trace, arrival, done, log, until, to_checkpoint):  # type: ignore[no-untyped-def]
+    """`advance` for kernels, with `special.specialised` timing."""
     state[LOG_CAPACITY] = log.shape[0]
     state[RECORD_DONE] = done.shape[0]
     run(
@@ -76,7 +82,6 @@ def run(state, q, bank_of, column_of, trace, arrival, done, log, until, to_check
 @inlined
 def run_events(state, q, bank_of, column_of, trace, arrival, done, log, until, to_checkpoint):  # type: ignore[no-untyped-def]
     """The event loop."""
-    pcs = pseudo_channels(q)
     state[FINISHED_JOB] = -1
     state[CHECKPOINT] = 0
     while True:
@@ -89,22 +94,10 @@ def run_events(state, q, bank_of, column_of, trace, arrival, done, log, until, t
                 return
         if state[NEXT_AGE] >= AGE_SPAN - 2 * MAX_PCS * MAX_QUEUE:  # no more than that can enter at once
             renumber_ages(state, q)
-        wake = state[TILE_EVENT]
-        target = NEVER
-        for p in range(pcs):
-            pc = pseudo_channel(state, p)
-            if pc[ADMIT_AT] <= now:
-                admit(state, q, p, now, bank_of, trace, arrival)
-            wake = min(wake, pc[ADMIT_AT])
-            switch_mode(state, q, p)
-            if now >= pc[DUE] and pc[REFRESHING] == 0:
-                begin_refresh(state, q, p)
-            if pc[REFRESHING] == 0:
-                wake = min(wake, pc[DUE])
-            find_candidates(state, q, p, now)
-            target = min(target, min(pc[BEST_COLUMN], pc[BEST_ROW]) >> KEY_BITS)
-            if pc[REFRESHING] != 0:
-                target = min(target, refresh_tick(state, q, p, now))
+        wake, target = state[TILE_EVENT], NEVER
+        for p in range(pseudo_channels(q)):
+            again, due = prepare(state, q, p, now, bank_of, trace, arrival)
+            wake, target = min(wake, again), min(target, due)
         if wake <= target and wake > now:
             state[NOW] = min(wake, until)
             continue
@@ -113,7 +106,7 @@ def run_events(state, q, bank_of, column_of, trace, arrival, done, log, until, t
             return
         now = target
         state[NOW] = target
-        for p in range(pcs):
+        for p in range(pseudo_channels(q)):
             if pseudo_channel(state, p)[REFRESHING] != 0 and refresh_tick(state, q, p, now) <= now:
                 refresh(state, q, p, now, log)
         issue_column(state, q, now, column_of, done, log)
@@ -121,3 +114,22 @@ def run_events(state, q, bank_of, column_of, trace, arrival, done, log, until, t
         state[NOW] = now + 1
         if state[FINISHED_JOB] >= 0 or (to_checkpoint and state[CHECKPOINT] != 0):
             return
+
+
+@inlined
+def prepare(state, q, p, now, bank_of, trace, arrival):  # type: ignore[no-untyped-def]
+    """Steps 1 to 3 of a tick for one pseudo-channel. When it must be looked at again; when its next command is due."""
+    pc = pseudo_channel(state, p)
+    if pc[ADMIT_AT] <= now:
+        admit(state, q, p, now, bank_of, trace, arrival)
+    wake = pc[ADMIT_AT]
+    switch_mode(state, q, p)
+    if now >= pc[DUE] and pc[REFRESHING] == 0:
+        begin_refresh(state, q, p)
+    if pc[REFRESHING] == 0:
+        wake = min(wake, pc[DUE])
+    find_candidates(state, q, p, now)
+    target = min(pc[BEST_COLUMN], pc[BEST_ROW]) >> KEY_BITS
+    if pc[REFRESHING] != 0:
+        target = min(target, refresh_tick(state, q, p, now))
+    return wake, target

@@ -57,6 +57,7 @@ from archsim.kernels.outlook import (
     streams_apart,
     write_outlook,
 )
+from archsim.kernels.special import specialised
 from archsim.kernels.timing import DramTiming
 
 # Words of a recorded period.
@@ -107,7 +108,6 @@ def new_memo(budget_bytes: int = 1 << 30) -> Memo:
     return memo
 
 
-@kernel
 def advance_with_memo(state, q, bank_of, column_of, memo, until):  # type: ignore[no-untyped-def]
     """`dram.advance` with the memo: the same result.
 
@@ -115,6 +115,12 @@ def advance_with_memo(state, q, bank_of, column_of, memo, until):  # type: ignor
         state, q, bank_of, column_of, until: as in `dram.advance`.
         memo: a `Memo` used with this `q` and address map alone.
     """
+    advance_special_with_memo(state, specialised(q), bank_of, column_of, memo, until)
+
+
+@kernel
+def advance_special_with_memo(state, q, bank_of, column_of, memo, until):  # type: ignore[no-untyped-def]
+    """`advance_with_memo` for kernels, with `special.specialised` timing."""
     state[LOG_CAPACITY] = 0
     state[RECORD_DONE] = 0
     state[FINISHED_JOB] = -1

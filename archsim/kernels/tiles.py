@@ -38,6 +38,7 @@ from archsim.kernels.channel import (
     pseudo_channel,
 )
 from archsim.kernels.jit import inlined
+from archsim.kernels.special import pseudo_channels
 from archsim.kernels.timing import DramTiming
 
 
@@ -63,7 +64,7 @@ def burst_issued(state, q: DramTiming, p, s, w, complete):  # type: ignore[no-un
         finish_if_done(state, state[STREAM_JOB + s])
     if pc[STREAM_ISSUED + s] < pc[STREAM_TOTAL + s]:
         return False
-    for other in range(q.pseudo_channels):
+    for other in range(pseudo_channels(q)):
         pc = pseudo_channel(state, other)
         if pc[STREAM_ISSUED + s] < pc[STREAM_TOTAL + s]:
             return False
