@@ -22,7 +22,6 @@ from archsim.kernels.channel import (
     ENTRY_ROW,
     FAW,
     FAW_NEXT,
-    GROUP_ACT_OK,
     HEAD,
     HELD_BANK,
     HIT_KEY,
@@ -90,10 +89,17 @@ def column_floor(state, q: DramTiming, now):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def activate_floor(pc):  # type: ignore[no-untyped-def]
+def activate_floor(state, q: DramTiming, pc, now):  # type: ignore[no-untyped-def]
     """Earliest ACT of a pseudo-channel, whatever the bank."""
     four_ago = pc[FAW + (pc[FAW_NEXT] & 3)]
-    return max(max(pc[RRD_OK], pc[REFPB_OK]), four_ago)
+    earliest = max(max(pc[RRD_OK], pc[REFPB_OK]), four_ago)
+    return rising_edge(q, max(earliest, max(now, state[ROW_BUS_FREE])))
+
+
+@inlined
+def precharge_floor(state, pc, now):  # type: ignore[no-untyped-def]
+    """Earliest PRE of a pseudo-channel, whatever the bank."""
+    return max(pc[PRE_ANY_OK], max(now, state[ROW_BUS_FREE]))
 
 
 @inlined
@@ -120,16 +126,11 @@ def find_candidates(state, q: DramTiming, p, now):  # type: ignore[no-untyped-de
         pc[BEST_COLUMN] = best
     if pc[ROW_DIRTY] != 0:
         pc[ROW_DIRTY] = 0
-        floor = max(now, state[ROW_BUS_FREE])
-        act_floor = activate_floor(pc)
-        pre_floor = pc[PRE_ANY_OK]
-        edge = q.ticks_per_ck - 1
+        pre_floor = precharge_floor(state, pc, now)
+        differs = activate_floor(state, q, pc, now) ^ pre_floor
         best = NO_KEY
         for b in range(banks):
-            shut = pc[CLOSED + b]
-            floors = max(shut & max(pc[GROUP_ACT_OK + b], act_floor), ~shut & pre_floor)
-            earliest = max(max(pc[READY + b], floor), floors)
-            earliest = (earliest + (shut & edge)) & ~(shut & edge)
+            earliest = max(pc[READY + b], pre_floor ^ (differs & pc[CLOSED + b]))
             best = min(best, (earliest << KEY_BITS) + pc[ROW_KEY + o + b])
         pc[BEST_ROW] = best
 
@@ -149,11 +150,7 @@ def offer_column(state, q: DramTiming, p, w, bank, now):  # type: ignore[no-unty
 def offer_row(state, q: DramTiming, p, w, bank, now):  # type: ignore[no-untyped-def]
     """Let a bank that has got requests of the current mode but no hit compete with the best row candidate."""
     pc = pseudo_channel(state, p)
-    earliest = max(max(now, state[ROW_BUS_FREE]), pc[READY + bank])
-    if pc[CLOSED + bank] == 0:
-        earliest = max(earliest, pc[PRE_ANY_OK])
-    else:
-        earliest = max(earliest, max(pc[GROUP_ACT_OK + bank], activate_floor(pc)))
-        earliest = rising_edge(q, earliest)
-    key = (earliest << KEY_BITS) + pc[ROW_KEY + w * MAX_BANKS + bank]
+    closed = pc[CLOSED + bank] != 0
+    floor = activate_floor(state, q, pc, now) if closed else precharge_floor(state, pc, now)
+    key = (max(floor, pc[READY + bank]) << KEY_BITS) + pc[ROW_KEY + w * MAX_BANKS + bank]
     pc[BEST_ROW] = min(pc[BEST_ROW], key)

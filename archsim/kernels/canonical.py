@@ -274,7 +274,7 @@ def exchange_banks(pc, q: DramTiming, form, n, writing, now):  # type: ignore[no
         if not shut:  # an ACT sets it anew
             n = constraint(pc, PRE_OK + i, form, n, writing, now)
         if not writing:
-            pc[READY + i] = pc[ACT_OK + i] if shut else pc[PRE_OK + i]
+            pc[READY + i] = max(pc[ACT_OK + i], pc[GROUP_ACT_OK + i]) if shut else pc[PRE_OK + i]
     for w in range(2):
         first = w * MAX_BANKS
         for o in range(first, first + banks):

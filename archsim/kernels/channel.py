@@ -85,7 +85,7 @@ FIRST_PC = GROUP_FIRST + MAX_BANKS
 # Banks [bank]
 ACT_OK = 0  # earliest ACT or refresh as far as the bank itself is concerned
 PRE_OK = ACT_OK + MAX_BANKS  # earliest PRE
-READY = PRE_OK + MAX_BANKS  # ACT_OK if closed, PRE_OK if open: what the row search reads
+READY = PRE_OK + MAX_BANKS  # earliest ACT (bank and group) if closed, PRE_OK if open: what the row search reads
 GROUP_ACT_OK = READY + MAX_BANKS  # earliest ACT as far as the bank's group is concerned
 CLOSED = GROUP_ACT_OK + MAX_BANKS  # -1 closed, 0 open (a mask)
 OPEN_ROW = CLOSED + MAX_BANKS  # -1 if closed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archsim.kernels.candidates import offer_column, offer_row, refresh_keys
+from archsim.kernels.candidates import offer_column, offer_row, refresh_keys, rising_edge
 from archsim.kernels.channel import (
     ACT_OK,
     ADMIT_AT,
@@ -97,12 +97,12 @@ def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: igno
             other[COLUMN_DIRTY] = 1
     sid = state[STACK_ID_OF + bank]
     read_first = state[GROUP_FIRST + bank]
-    write_first = read_first + MAX_BANKS
     if w == 0:
         state[COUNTS + RD] += 1
         complete = now + q.tCL + q.tBL
-        for k in range(0, banks_per_sid, q.bank_groups):
-            pc[COLUMN_OK + read_first + k] = max(pc[COLUMN_OK + read_first + k], now + q.tCCDL)
+        for k in range(q.banks_per_group):
+            read = read_first + k * q.bank_groups
+            pc[COLUMN_OK + read] = max(pc[COLUMN_OK + read], now + q.tCCDL)
         for other_sid in range(q.stack_ids):
             gap = q.tCCDS if other_sid == sid else max(q.tCCDS, q.tCCDR)
             k = other_sid
@@ -114,9 +114,11 @@ def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: igno
         state[COUNTS + WR] += 1
         data_end = now + q.tCWL + q.tBL
         complete = data_end
-        for k in range(0, banks_per_sid, q.bank_groups):
-            pc[COLUMN_OK + write_first + k] = max(pc[COLUMN_OK + write_first + k], now + q.tCCDL)
-            pc[COLUMN_OK + read_first + k] = max(pc[COLUMN_OK + read_first + k], data_end + q.tWTRL)
+        for k in range(q.banks_per_group):
+            read = read_first + k * q.bank_groups
+            write = read + MAX_BANKS
+            pc[COLUMN_OK + write] = max(pc[COLUMN_OK + write], now + q.tCCDL)
+            pc[COLUMN_OK + read] = max(pc[COLUMN_OK + read], data_end + q.tWTRL)
         for other_sid in range(q.stack_ids):
             gap = q.tCCDS if other_sid == sid else max(q.tCCDS, q.tCCDR)
             k = MAX_STACK_IDS + other_sid
@@ -221,7 +223,6 @@ def issue_row(state, q: DramTiming, now, log):  # type: ignore[no-untyped-def]
 def activate(state, q: DramTiming, p, bank, row, now, log):  # type: ignore[no-untyped-def]
     """ACT: open a row."""
     pc = pseudo_channel(state, p)
-    banks_per_sid = q.bank_groups * q.banks_per_group
     pc[OPEN_ROW + bank] = row
     pc[CLOSED + bank] = 0
     pc[COLUMN_OK + bank] = max(pc[COLUMN_OK + bank], now + q.tRCDRD)
@@ -229,9 +230,10 @@ def activate(state, q: DramTiming, p, bank, row, now, log):  # type: ignore[no-u
     pc[PRE_OK + bank] = now + q.tRAS
     pc[READY + bank] = pc[PRE_OK + bank]
     pc[ACT_OK + bank] = now + q.tRC
-    group_first = state[GROUP_FIRST + bank]
-    for k in range(0, banks_per_sid, q.bank_groups):
-        pc[GROUP_ACT_OK + group_first + k] = now + q.tRRDL
+    for k in range(q.banks_per_group):
+        other = state[GROUP_FIRST + bank] + k * q.bank_groups
+        pc[GROUP_ACT_OK + other] = now + q.tRRDL
+        pc[READY + other] = max(pc[READY + other], (now + q.tRRDL) & pc[CLOSED + other])
     pc[RRD_OK] = now + q.tRRDS
     pc[FAW + (pc[FAW_NEXT] & 3)] = now + q.tFAW
     pc[FAW_NEXT] += 1
@@ -249,16 +251,22 @@ def activate(state, q: DramTiming, p, bank, row, now, log):  # type: ignore[no-u
 def precharge(state, q: DramTiming, p, bank, now, log):  # type: ignore[no-untyped-def]
     """PRE: close a bank's row."""
     pc = pseudo_channel(state, p)
-    pc[OPEN_ROW + bank] = -1
-    pc[CLOSED + bank] = -1
-    pc[ACT_OK + bank] = max(pc[ACT_OK + bank], now + q.tRP)
-    pc[READY + bank] = pc[ACT_OK + bank]
+    close_row(pc, q, bank, now)
     pc[PRE_ANY_OK] = now + q.tPPD
     state[COUNTS + PRE] += 1
     hold_row_bus(state, q, now, q.precharge_ticks)
     refresh_keys(state, q, p, bank)
     pc[ROW_DIRTY] = 1
     write_log(state, q, log, now, PRE, p, bank, -1, -1)
+
+
+@inlined
+def close_row(pc, q: DramTiming, bank, now):  # type: ignore[no-untyped-def]
+    """What a PRE or PREab at this tick means to a bank. Its ACT waits for a rising edge."""
+    pc[OPEN_ROW + bank] = -1
+    pc[CLOSED + bank] = -1
+    pc[ACT_OK + bank] = max(pc[ACT_OK + bank], rising_edge(q, now + q.tRP))
+    pc[READY + bank] = max(pc[ACT_OK + bank], pc[GROUP_ACT_OK + bank])
 
 
 @inlined

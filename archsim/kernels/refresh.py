@@ -10,9 +10,9 @@ from archsim.kernels.channel import (
     COLUMN_DIRTY,
     COUNTS,
     DUE,
+    GROUP_ACT_OK,
     HELD_BANK,
     NEVER,
-    OPEN_ROW,
     POINTER,
     PRE_ANY_OK,
     PRE_OK,
@@ -28,7 +28,7 @@ from archsim.kernels.channel import (
     SLOT_END,
     pseudo_channel,
 )
-from archsim.kernels.commands import hold_row_bus, precharge, write_log
+from archsim.kernels.commands import close_row, hold_row_bus, precharge, write_log
 from archsim.kernels.jit import inlined
 from archsim.kernels.timing import DramTiming
 
@@ -93,7 +93,7 @@ def refresh(state, q: DramTiming, p, now, log):  # type: ignore[no-untyped-def]
         write_log(state, q, log, now, REFPB, p, bank, -1, -1)
         state[COUNTS + REFPB] += 1
         pc[ACT_OK + bank] = now + q.tRFCpb
-        pc[READY + bank] = pc[ACT_OK + bank]
+        pc[READY + bank] = max(pc[ACT_OK + bank], pc[GROUP_ACT_OK + bank])
         pc[REFPB_OK] = now + q.tRREFD
         pc[DUE] += q.tREFIpb
         pc[POINTER] = (bank + 1) % banks
@@ -108,10 +108,7 @@ def refresh(state, q: DramTiming, p, now, log):  # type: ignore[no-untyped-def]
     for bank in range(banks):
         if pc[CLOSED + bank] == 0:
             any_open = True
-            pc[ACT_OK + bank] = max(pc[ACT_OK + bank], now + q.tRP)
-            pc[READY + bank] = pc[ACT_OK + bank]
-            pc[CLOSED + bank] = -1
-            pc[OPEN_ROW + bank] = -1
+            close_row(pc, q, bank, now)
             refresh_keys(state, q, p, bank)
     hold_row_bus(state, q, now, q.precharge_ticks)
     if any_open:
@@ -123,7 +120,7 @@ def refresh(state, q: DramTiming, p, now, log):  # type: ignore[no-untyped-def]
     state[COUNTS + REFAB] += 1
     for bank in range(banks):
         pc[ACT_OK + bank] = now + q.tRFCab
-        pc[READY + bank] = now + q.tRFCab
+        pc[READY + bank] = max(pc[ACT_OK + bank], pc[GROUP_ACT_OK + bank])
     pc[DUE] += q.tREFI
     pc[REFRESHING] = 0
     pc[REFRESH_END] = now + q.tRFCab

@@ -1,7 +1,7 @@
 """What the DRAM kernel is compiled for: properties of a channel that are types to the compiler, not values.
 
-The length of a tuple is part of its type, so `len(q.shape.pseudo_channels)` is a constant in machine code: loops over one
-pseudo-channel disappear, and so does a feature that is off (a tuple of length 0). Every combination in use is compiled
+The length of a tuple is part of its type, so `len(q.shape.pseudo_channels)` is a constant in machine code: loops over
+one pseudo-channel disappear, and so does a feature that is off (a tuple of length 0). Every combination in use is compiled
 once and cached on disk like any other signature; combinations that nobody uses cost nothing.
 """
 
