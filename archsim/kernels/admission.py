@@ -27,6 +27,7 @@ from archsim.kernels.channel import (
     JOB,
     JOB_ENDED,
     JOB_FIELDS,
+    LIST_END,
     MAX_BANKS,
     MAX_QUEUE,
     NEVER,
@@ -147,16 +148,10 @@ def enqueue(state, q: DramTiming, p, w, s, index, address, arrives, now, bank_of
     pc[ENTRY_INDEX + entry] = index
     state[COUNTS + LATENCY] -= arrives
     pc[ENTRY_TOUCHED + entry] = 0
-    pc[ENTRY_NEXT + entry] = -1
     o = w * MAX_BANKS + bank
     last = pc[TAIL + o]
-    pc[ENTRY_PREVIOUS + entry] = last
-    if last >= 0:
-        pc[ENTRY_NEXT + last] = entry
-    else:
-        pc[HEAD + o] = entry
-    pc[TAIL + o] = entry
-    if pc[HIT_SLOT + o] >= 0:
+    append(pc, o, entry)
+    if pc[HIT_SLOT + o] < LIST_END:
         return
     held = pc[HELD_BANK] == bank
     blocked = pc[REFRESHING] != 0 and q.refresh_mode == ALL_BANK
@@ -171,10 +166,20 @@ def enqueue(state, q: DramTiming, p, w, s, index, address, arrives, now, bank_of
             offer_column(state, q, p, w, bank, now)
             if (pc[BEST_ROW] & BANK_MASK) == bank:
                 pc[ROW_DIRTY] = 1
-    elif last < 0 and not held:
+    elif last >= LIST_END and not held:
         pc[ROW_KEY + o] = key
         if w == pc[WRITE_MODE] and not blocked:
             offer_row(state, q, p, w, bank, now)
+
+
+@inlined
+def append(pc, o, entry):  # type: ignore[no-untyped-def]
+    """Put a queue entry at the end of the list of a bank and direction."""
+    last = pc[TAIL + o]
+    pc[ENTRY_PREVIOUS + entry] = last
+    pc[ENTRY_NEXT + entry] = LIST_END + o
+    pc[ENTRY_NEXT + last] = entry
+    pc[TAIL + o] = entry
 
 
 @inlined
@@ -199,9 +204,9 @@ def renumber_ages(state, q: DramTiming):  # type: ignore[no-untyped-def]
             pc = pseudo_channel(state, p)
             for k in range(2 * banks):
                 entry = pc[HEAD + k // banks * MAX_BANKS + k % banks]
-                while entry >= 0 and pc[ENTRY_AGE + entry] < done_below:
+                while pc[ENTRY_AGE + entry] < done_below:
                     entry = pc[ENTRY_NEXT + entry]
-                if entry >= 0 and pc[ENTRY_AGE + entry] < oldest_age:
+                if pc[ENTRY_AGE + entry] < oldest_age:
                     oldest_age, oldest_p, oldest = pc[ENTRY_AGE + entry], p, entry
         done_below = oldest_age + 1
         pseudo_channel(state, oldest_p)[ENTRY_AGE + oldest] = rank

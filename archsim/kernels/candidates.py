@@ -27,6 +27,7 @@ from archsim.kernels.channel import (
     HIT_KEY,
     HIT_SLOT,
     KEY_BITS,
+    LIST_END,
     MAX_BANKS,
     MAX_STACK_IDS,
     NO_KEY,
@@ -57,23 +58,25 @@ def refresh_keys(state, q: DramTiming, p, bank):  # type: ignore[no-untyped-def]
     held = pc[HELD_BANK] == bank
     for w in range(2):
         o = w * MAX_BANKS + bank
-        entry = pc[HEAD + o]
-        pc[HIT_SLOT + o] = -1
-        pc[HIT_KEY + o] = NO_KEY
-        pc[ROW_KEY + o] = NO_KEY
-        if entry < 0:
-            continue
-        oldest = entry
-        if row >= 0:
-            while entry >= 0 and pc[ENTRY_ROW + entry] != row:
-                entry = pc[ENTRY_NEXT + entry]
-            if entry >= 0:
-                pc[HIT_SLOT + o] = entry
-                if not held:
-                    pc[HIT_KEY + o] = (pc[ENTRY_AGE + entry] << BANK_BITS) | bank
-                continue
-        if not held:
-            pc[ROW_KEY + o] = (pc[ENTRY_AGE + oldest] << BANK_BITS) | bank
+        hit = next_hit(pc, o, pc[HEAD + o], row) if row >= 0 else LIST_END + o
+        pc[HIT_SLOT + o] = hit
+        pc[HIT_KEY + o] = NO_KEY if held else age_key(pc, hit, bank)
+        pc[ROW_KEY + o] = NO_KEY if held or hit < LIST_END else age_key(pc, pc[HEAD + o], bank)
+
+
+@inlined
+def next_hit(pc, o, entry, row):  # type: ignore[no-untyped-def]
+    """The first request for a row in the list of a bank and direction from an entry on, or the end of the list."""
+    pc[ENTRY_ROW + LIST_END + o] = row
+    while pc[ENTRY_ROW + entry] != row:
+        entry = pc[ENTRY_NEXT + entry]
+    return entry
+
+
+@inlined
+def age_key(pc, entry, bank):  # type: ignore[no-untyped-def]
+    """Low bits of a candidate; at least NO_KEY for the end of a list."""
+    return (pc[ENTRY_AGE + entry] << BANK_BITS) | bank
 
 
 @inlined

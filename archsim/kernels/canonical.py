@@ -8,7 +8,7 @@ is written and read back by the same pass, so that the two cannot disagree.
 
 from __future__ import annotations
 
-from archsim.kernels.admission import renumber_ages
+from archsim.kernels.admission import append, renumber_ages
 from archsim.kernels.candidates import refresh_keys
 from archsim.kernels.channel import (
     ACT_OK,
@@ -26,7 +26,6 @@ from archsim.kernels.channel import (
     ENTRY_AGE,
     ENTRY_INDEX,
     ENTRY_NEXT,
-    ENTRY_PREVIOUS,
     ENTRY_ROW,
     ENTRY_STREAM,
     ENTRY_TOUCHED,
@@ -48,6 +47,7 @@ from archsim.kernels.channel import (
     JOB_TILE_TICKS,
     JOB_TILES,
     LAST_WRITE,
+    LIST_END,
     MAX_BANKS,
     MAX_JOBS,
     MAX_QUEUE,
@@ -296,7 +296,7 @@ def exchange_queues(state, q: DramTiming, p, form, n, writing):  # type: ignore[
                 at = n
                 n += 1
                 entry = pc[HEAD + o]
-                while entry >= 0:
+                while entry < LIST_END:
                     s = pc[ENTRY_STREAM + entry]
                     form[n] = s
                     form[n + 1] = pc[STREAM_NEXT + s] - pc[ENTRY_INDEX + entry]
@@ -324,8 +324,8 @@ def empty_queues(state, q: DramTiming):  # type: ignore[no-untyped-def]
         for w in range(2):
             pc[QUEUED + w] = 0
             for o in range(w * MAX_BANKS, w * MAX_BANKS + banks):
-                pc[HEAD + o] = -1
-                pc[TAIL + o] = -1
+                pc[HEAD + o] = LIST_END + o
+                pc[TAIL + o] = LIST_END + o
 
 
 @inlined
@@ -344,13 +344,7 @@ def append_entry(state, q: DramTiming, p, w, o, form, n):  # type: ignore[no-unt
     pc[ENTRY_AGE + entry] = form[n + 2]
     state[NEXT_AGE] = max(state[NEXT_AGE], form[n + 2] + 1)
     pc[ENTRY_TOUCHED + entry] = form[n + 3]
-    pc[ENTRY_NEXT + entry] = -1
-    pc[ENTRY_PREVIOUS + entry] = pc[TAIL + o]
-    if pc[TAIL + o] >= 0:
-        pc[ENTRY_NEXT + pc[TAIL + o]] = entry
-    else:
-        pc[HEAD + o] = entry
-    pc[TAIL + o] = entry
+    append(pc, o, entry)
 
 
 @inlined

@@ -94,12 +94,10 @@ OPEN_ROW = CLOSED + MAX_BANKS  # -1 if closed
 COLUMN_OK = OPEN_ROW + MAX_BANKS  # earliest column command, bank and group
 HIT_KEY = COLUMN_OK + 2 * MAX_BANKS  # key of the oldest queued hit, NO_KEY if none
 ROW_KEY = HIT_KEY + 2 * MAX_BANKS  # key of the oldest queued request if the bank has no hit, else NO_KEY
-HIT_SLOT = ROW_KEY + 2 * MAX_BANKS  # queue entry of the oldest hit, or -1
-HEAD = HIT_SLOT + 2 * MAX_BANKS  # oldest queue entry, or -1
-TAIL = HEAD + 2 * MAX_BANKS  # youngest queue entry, or -1
+HIT_SLOT = ROW_KEY + 2 * MAX_BANKS  # queue entry of the oldest hit, or the end of the list
 
 # Directions of stack IDs [write, sid]
-BUS_OK = TAIL + 2 * MAX_BANKS  # earliest column command, data bus
+BUS_OK = HIT_SLOT + 2 * MAX_BANKS  # earliest column command, data bus
 
 # Activation window [4]
 FAW = BUS_OK + 2 * MAX_STACK_IDS  # ticks of the last four ACTs plus tFAW
@@ -129,13 +127,18 @@ ROW_DIRTY = COLUMN_DIRTY + 1  # candidate to be searched anew
 # Queues [write]
 QUEUED = ROW_DIRTY + 1  # entries in use
 
-# Queue entries [write, depth], linked per bank, oldest first
+# Queue entries [write, depth]. Those of a bank form a ring, oldest first, that entry LIST_END + (write, bank) closes: an
+# empty list needs no case of its own. This end has the age of a request that never comes, and the row looked for.
+LIST_END = 2 * MAX_QUEUE
+LINKS = LIST_END + 2 * MAX_BANKS
 ENTRY_ROW = QUEUED + 2
-ENTRY_ADDRESS = ENTRY_ROW + 2 * MAX_QUEUE
-ENTRY_AGE = ENTRY_ADDRESS + 2 * MAX_QUEUE
-ENTRY_NEXT = ENTRY_AGE + 2 * MAX_QUEUE
-ENTRY_PREVIOUS = ENTRY_NEXT + 2 * MAX_QUEUE
-ENTRY_STREAM = ENTRY_PREVIOUS + 2 * MAX_QUEUE
+ENTRY_AGE = ENTRY_ROW + LINKS
+ENTRY_NEXT = ENTRY_AGE + LINKS
+ENTRY_PREVIOUS = ENTRY_NEXT + LINKS
+HEAD = ENTRY_NEXT + LIST_END  # [write, bank] oldest entry, or the end
+TAIL = ENTRY_PREVIOUS + LIST_END  # [write, bank] youngest entry, or the end
+ENTRY_ADDRESS = ENTRY_PREVIOUS + LINKS
+ENTRY_STREAM = ENTRY_ADDRESS + 2 * MAX_QUEUE
 ENTRY_INDEX = ENTRY_STREAM + 2 * MAX_QUEUE
 ENTRY_TOUCHED = ENTRY_INDEX + 2 * MAX_QUEUE  # first command: 0 none yet, 1 ACT, 2 PRE
 FREE_ENTRY = ENTRY_TOUCHED + 2 * MAX_QUEUE  # stack of free entries
@@ -207,13 +210,12 @@ def new_state(q: DramTiming) -> np.ndarray:
     for first, after, value in (
         (CLOSED, COLUMN_OK, -1),
         (HIT_KEY, HIT_SLOT, NO_KEY),
-        (HIT_SLOT, BUS_OK, -1),
         (HELD_BANK, POINTER, -1),
         (LAST_WRITE, ADMIT_AT, -1),
         (ADMIT_AT, BEST_COLUMN, NEVER),
         (BEST_COLUMN, COLUMN_DIRTY, NO_KEY),
         (COLUMN_DIRTY, QUEUED, 1),
-        (ENTRY_NEXT, ENTRY_STREAM, -1),
+        (ENTRY_AGE + LIST_END, ENTRY_NEXT, NO_KEY >> BANK_BITS),
     ):
         blocks[:, first:after] = value
     row_set = banks * q.columns
@@ -223,6 +225,8 @@ def new_state(q: DramTiming) -> np.ndarray:
     state[GROUP_FIRST:FIRST_PC] = bank // banks_per_sid * banks_per_sid + bank % q.bank_groups
     interval = (NEVER, q.tREFI, q.tREFIpb)[q.refresh_mode]
     blocks[:, DUE] = interval + np.arange(MAX_PCS) * q.refresh_stagger
+    for ends in (HIT_SLOT, HEAD, TAIL):
+        blocks[:, ends : ends + 2 * MAX_BANKS] = LIST_END + np.arange(2 * MAX_BANKS)
     blocks[:, FREE_ENTRY:STREAM_BASE] = np.arange(2 * MAX_QUEUE)
     jobs = ChannelView(state).job
     jobs[:, JOB_TILE_END] = NEVER

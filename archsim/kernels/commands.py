@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archsim.kernels.candidates import offer_column, offer_row, refresh_keys, rising_edge
+from archsim.kernels.candidates import age_key, next_hit, offer_column, offer_row, refresh_keys, rising_edge
 from archsim.kernels.channel import (
     ACT_OK,
     ADMIT_AT,
@@ -17,7 +17,6 @@ from archsim.kernels.channel import (
     COLUMN_OK,
     COUNTS,
     ENTRY_ADDRESS,
-    ENTRY_AGE,
     ENTRY_INDEX,
     ENTRY_NEXT,
     ENTRY_PREVIOUS,
@@ -34,13 +33,13 @@ from archsim.kernels.channel import (
     HIT_SLOT,
     KEY_BITS,
     LAST_WRITE,
+    LIST_END,
     LOG_CAPACITY,
     LOG_LENGTH,
     MAX_BANKS,
     MAX_PCS,
     MAX_QUEUE,
     MAX_STACK_IDS,
-    NO_KEY,
     OPEN_ROW,
     PRE_ANY_OK,
     PRE_OK,
@@ -58,7 +57,6 @@ from archsim.kernels.channel import (
     STACK_ID_OF,
     STREAM_BASE,
     STREAM_TRACE,
-    TAIL,
     WRITE_MODE,
     pseudo_channel,
 )
@@ -152,24 +150,13 @@ def leave_queue(state, q: DramTiming, p, w, bank, o, entry, now):  # type: ignor
     pc[FREE_ENTRY + pool + depth - 1 - pc[QUEUED + w]] = entry
     previous = pc[ENTRY_PREVIOUS + entry]
     following = pc[ENTRY_NEXT + entry]
-    if previous >= 0:
-        pc[ENTRY_NEXT + previous] = following
-    else:
-        pc[HEAD + o] = following
-    if following >= 0:
-        pc[ENTRY_PREVIOUS + following] = previous
-    else:
-        pc[TAIL + o] = previous
-    row = pc[OPEN_ROW + bank]
-    while following >= 0 and pc[ENTRY_ROW + following] != row:
-        following = pc[ENTRY_NEXT + following]
-    pc[HIT_SLOT + o] = following
-    if following >= 0:
-        pc[HIT_KEY + o] = (pc[ENTRY_AGE + following] << BANK_BITS) | bank
-        return
-    pc[HIT_KEY + o] = NO_KEY
-    if pc[HEAD + o] >= 0:
-        pc[ROW_KEY + o] = (pc[ENTRY_AGE + pc[HEAD + o]] << BANK_BITS) | bank
+    pc[ENTRY_NEXT + previous] = following
+    pc[ENTRY_PREVIOUS + following] = previous
+    hit = next_hit(pc, o, following, pc[OPEN_ROW + bank])
+    pc[HIT_SLOT + o] = hit
+    pc[HIT_KEY + o] = age_key(pc, hit, bank)
+    if hit >= LIST_END:
+        pc[ROW_KEY + o] = age_key(pc, pc[HEAD + o], bank)
         offer_row(state, q, p, w, bank, now)
 
 

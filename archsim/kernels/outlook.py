@@ -18,6 +18,7 @@ from archsim.kernels.channel import (
     JOB_FIELDS,
     JOB_STARTED,
     JOB_TILES,
+    LIST_END,
     MAX_BANKS,
     MAX_JOBS,
     OPEN_ROW,
@@ -84,7 +85,7 @@ def has_form(state, q: DramTiming):  # type: ignore[no-untyped-def]
             first = w * MAX_BANKS
             for o in range(first, first + banks):
                 entry = pc[HEAD + o]
-                while entry >= 0:
+                while entry < LIST_END:
                     if pc[ENTRY_ROW + entry] < stream_row(state, q, pc[ENTRY_STREAM + entry], p) - ROWS_BEHIND:
                         return False
                     entry = pc[ENTRY_NEXT + entry]
