@@ -127,7 +127,7 @@ ROW_DIRTY = COLUMN_DIRTY + 1  # candidate to be searched anew
 # Queues [write]
 QUEUED = ROW_DIRTY + 1  # entries in use
 
-# Queue entries [write, depth]. Those of a bank form a ring, oldest first, that entry LIST_END + (write, bank) closes: an
+# Queue entries [write, depth]. Those of a bank form a ring, oldest first, closed by entry LIST_END + (write, bank): an
 # empty list needs no case of its own. This end has the age of a request that never comes, and the row looked for.
 LIST_END = 2 * MAX_QUEUE
 LINKS = LIST_END + 2 * MAX_BANKS

@@ -61,7 +61,7 @@ from archsim.kernels.channel import (
     pseudo_channel,
 )
 from archsim.kernels.jit import inlined
-from archsim.kernels.special import pseudo_channels
+from archsim.kernels.special import banks_per_group, pseudo_channels
 from archsim.kernels.tiles import burst_issued, leave_stream
 from archsim.kernels.timing import DramTiming
 
@@ -98,7 +98,7 @@ def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: igno
     if w == 0:
         state[COUNTS + RD] += 1
         complete = now + q.tCL + q.tBL
-        for k in range(q.banks_per_group):
+        for k in range(banks_per_group(q)):
             read = read_first + k * q.bank_groups
             pc[COLUMN_OK + read] = max(pc[COLUMN_OK + read], now + q.tCCDL)
         for other_sid in range(q.stack_ids):
@@ -112,7 +112,7 @@ def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: igno
         state[COUNTS + WR] += 1
         data_end = now + q.tCWL + q.tBL
         complete = data_end
-        for k in range(q.banks_per_group):
+        for k in range(banks_per_group(q)):
             read = read_first + k * q.bank_groups
             write = read + MAX_BANKS
             pc[COLUMN_OK + write] = max(pc[COLUMN_OK + write], now + q.tCCDL)
@@ -217,7 +217,7 @@ def activate(state, q: DramTiming, p, bank, row, now, log):  # type: ignore[no-u
     pc[PRE_OK + bank] = now + q.tRAS
     pc[READY + bank] = pc[PRE_OK + bank]
     pc[ACT_OK + bank] = now + q.tRC
-    for k in range(q.banks_per_group):
+    for k in range(banks_per_group(q)):
         other = state[GROUP_FIRST + bank] + k * q.bank_groups
         pc[GROUP_ACT_OK + other] = now + q.tRRDL
         pc[READY + other] = max(pc[READY + other], (now + q.tRRDL) & pc[CLOSED + other])
