@@ -61,7 +61,7 @@ from archsim.kernels.channel import (
     pseudo_channel,
 )
 from archsim.kernels.jit import inlined
-from archsim.kernels.special import banks_per_group, pseudo_channels
+from archsim.kernels.special import pseudo_channels
 from archsim.kernels.tiles import burst_issued, leave_stream
 from archsim.kernels.timing import DramTiming
 
@@ -94,13 +94,14 @@ def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: igno
         if other[BEST_COLUMN] >> KEY_BITS < now + q.column_ticks:
             other[COLUMN_DIRTY] = 1
     sid = state[STACK_ID_OF + bank]
-    read_first = state[GROUP_FIRST + bank]
+    read = state[GROUP_FIRST + bank]
+    group_end = (sid + 1) * q.bank_groups * q.banks_per_group
     if w == 0:
         state[COUNTS + RD] += 1
         complete = now + q.tCL + q.tBL
-        for k in range(banks_per_group(q)):
-            read = read_first + k * q.bank_groups
+        while read < group_end:
             pc[COLUMN_OK + read] = max(pc[COLUMN_OK + read], now + q.tCCDL)
+            read += q.bank_groups
         for other_sid in range(q.stack_ids):
             gap = q.tCCDS if other_sid == sid else max(q.tCCDS, q.tCCDR)
             k = other_sid
@@ -112,11 +113,11 @@ def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: igno
         state[COUNTS + WR] += 1
         data_end = now + q.tCWL + q.tBL
         complete = data_end
-        for k in range(banks_per_group(q)):
-            read = read_first + k * q.bank_groups
+        while read < group_end:
             write = read + MAX_BANKS
             pc[COLUMN_OK + write] = max(pc[COLUMN_OK + write], now + q.tCCDL)
             pc[COLUMN_OK + read] = max(pc[COLUMN_OK + read], data_end + q.tWTRL)
+            read += q.bank_groups
         for other_sid in range(q.stack_ids):
             gap = q.tCCDS if other_sid == sid else max(q.tCCDS, q.tCCDR)
             k = MAX_STACK_IDS + other_sid
@@ -217,10 +218,11 @@ def activate(state, q: DramTiming, p, bank, row, now, log):  # type: ignore[no-u
     pc[PRE_OK + bank] = now + q.tRAS
     pc[READY + bank] = pc[PRE_OK + bank]
     pc[ACT_OK + bank] = now + q.tRC
-    for k in range(banks_per_group(q)):
-        other = state[GROUP_FIRST + bank] + k * q.bank_groups
+    other = state[GROUP_FIRST + bank]
+    while other < (state[STACK_ID_OF + bank] + 1) * q.bank_groups * q.banks_per_group:
         pc[GROUP_ACT_OK + other] = now + q.tRRDL
         pc[READY + other] = max(pc[READY + other], (now + q.tRRDL) & pc[CLOSED + other])
+        other += q.bank_groups
     pc[RRD_OK] = now + q.tRRDS
     pc[FAW + (pc[FAW_NEXT] & 3)] = now + q.tFAW
     pc[FAW_NEXT] += 1

@@ -22,28 +22,20 @@ class Shape(NamedTuple):
     """Each field is a `Size`. A feature flag would be a size of 0 or 1."""
 
     pseudo_channels: Size
-    banks_per_group: Size
 
 
 _FIELDS = (*DramTiming._fields, "shape")
-SpecialTiming: type[Any] = namedtuple("SpecialTiming", _FIELDS)  # type: ignore[misc]  # noqa: PYI024
+SpecialTiming: type[Any] = namedtuple("SpecialTiming", _FIELDS)  # type: ignore[misc]
 """A `DramTiming` with its shape: what the kernels' entry points hand to their parts as `q`."""
 
 
 @lru_cache(maxsize=256)
 def specialised(q: DramTiming) -> Any:
     """The timing that makes numba choose (or compile) the kernel of the right shape."""
-    shape = Shape(pseudo_channels=(None,) * q.pseudo_channels, banks_per_group=(None,) * q.banks_per_group)
-    return SpecialTiming(*q, shape)  # type: ignore[call-arg]
+    return SpecialTiming(*q, Shape(pseudo_channels=(None,) * q.pseudo_channels))  # type: ignore[call-arg]
 
 
 @inlined
 def pseudo_channels(q):  # type: ignore[no-untyped-def]
     """How many there are, as a constant of the compiled code."""
     return len(q.shape.pseudo_channels)
-
-
-@inlined
-def banks_per_group(q):  # type: ignore[no-untyped-def]
-    """How many there are, as a constant of the compiled code."""
-    return len(q.shape.banks_per_group)
