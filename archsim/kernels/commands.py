@@ -218,10 +218,12 @@ def activate(state, q: DramTiming, p, bank, row, now, log):  # type: ignore[no-u
     pc[PRE_OK + bank] = now + q.tRAS
     pc[READY + bank] = pc[PRE_OK + bank]
     pc[ACT_OK + bank] = now + q.tRC
+    group_ok = now + q.tRRDL
+    group_end = (state[STACK_ID_OF + bank] + 1) * q.bank_groups * q.banks_per_group
     other = state[GROUP_FIRST + bank]
-    while other < (state[STACK_ID_OF + bank] + 1) * q.bank_groups * q.banks_per_group:
-        pc[GROUP_ACT_OK + other] = now + q.tRRDL
-        pc[READY + other] = max(pc[READY + other], (now + q.tRRDL) & pc[CLOSED + other])
+    while other < group_end:
+        pc[GROUP_ACT_OK + other] = group_ok
+        pc[READY + other] = max(pc[READY + other], group_ok & pc[CLOSED + other])
         other += q.bank_groups
     pc[RRD_OK] = now + q.tRRDS
     pc[FAW + (pc[FAW_NEXT] & 3)] = now + q.tFAW
