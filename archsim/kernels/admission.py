@@ -7,7 +7,6 @@ from archsim.kernels.channel import (
     ACTIVE,
     ACTIVE_STREAMS,
     ADMIT_AT,
-    AGE_SPAN,
     BANK_BITS,
     BEST_ROW,
     COLUMN_DIRTY,
@@ -28,8 +27,8 @@ from archsim.kernels.channel import (
     JOB,
     JOB_ENDED,
     JOB_FIELDS,
+    LIST_END,
     MAX_BANKS,
-    MAX_PCS,
     MAX_QUEUE,
     NEVER,
     NEXT_AGE,
@@ -40,6 +39,7 @@ from archsim.kernels.channel import (
     REFRESHING,
     ROW_DIRTY,
     ROW_KEY,
+    ROW_SHIFT,
     SLOT_END,
     STREAM_BASE,
     STREAM_JOB,
@@ -52,6 +52,7 @@ from archsim.kernels.channel import (
     TAIL,
     TURN,
     WRITE_MODE,
+    pseudo_channel,
 )
 from archsim.kernels.jit import inlined
 from archsim.kernels.timing import DramTiming
@@ -65,11 +66,12 @@ BANK_MASK = (1 << BANK_BITS) - 1
 @inlined
 def admit(state, q: DramTiming, p, now, bank_of, trace, arrival):  # type: ignore[no-untyped-def]
     """Queue every request that may enter pseudo-channel p now; note when the next one arrives."""
+    pc = pseudo_channel(state, p)
     wake = NEVER
     streams = state[ACTIVE_STREAMS]
     first = 0
     if streams > 1:
-        while first < streams and state[ACTIVE + first] <= state[TURN + p]:
+        while first < streams and state[ACTIVE + first] <= pc[TURN]:
             first += 1
     k = 0
     while k < streams:
@@ -77,14 +79,13 @@ def admit(state, q: DramTiming, p, now, bank_of, trace, arrival):  # type: ignor
         if position >= streams:
             position -= streams
         s = state[ACTIVE + position]
-        sp = s * MAX_PCS + p
-        index = state[STREAM_NEXT + sp]
+        index = pc[STREAM_NEXT + s]
         k += 1
-        if index >= admissible(state, s, sp):
+        if index >= admissible(state, pc, s):
             continue
         if state[STREAM_TRACE + s] != 0:
-            word = trace[state[STREAM_BASE + sp] + index]
-            arrives = arrival[state[STREAM_BASE + sp] + index]
+            word = trace[pc[STREAM_BASE + s] + index]
+            arrives = arrival[pc[STREAM_BASE + s] + index]
             if arrives > now:
                 wake = min(wake, arrives)
                 continue
@@ -92,27 +93,27 @@ def admit(state, q: DramTiming, p, now, bank_of, trace, arrival):  # type: ignor
             address = word >> 1
         else:
             w = state[STREAM_WRITE + s]
-            address = state[STREAM_BASE + sp] + index
+            address = pc[STREAM_BASE + s] + index
             arrives = now
         depth = q.write_queue if w != 0 else q.read_queue
-        if state[QUEUED + 2 * p + w] >= depth:
+        if pc[QUEUED + w] >= depth:
             continue
-        state[STREAM_NEXT + sp] = index + 1
+        pc[STREAM_NEXT + s] = index + 1
         enqueue(state, q, p, w, s, index, address, arrives, now, bank_of)
-        state[TURN + p] = s
+        pc[TURN] = s
         if streams > 1:
             first = position + 1
             if first >= streams:
                 first = 0
         k = 0
-    state[ADMIT_AT + p] = wake
+    pc[ADMIT_AT] = wake
 
 
 @inlined
-def admissible(state, s, sp):  # type: ignore[no-untyped-def]
+def admissible(state, pc, s):  # type: ignore[no-untyped-def]
     """How many requests of stream s this pseudo-channel may have admitted in all by now (window and production)."""
-    total = state[STREAM_TOTAL + sp]
-    share = state[STREAM_SHARE + sp]
+    total = pc[STREAM_TOTAL + s]
+    share = pc[STREAM_SHARE + s]
     if share == 0:
         return total
     ended = state[JOB + state[STREAM_JOB + s] * JOB_FIELDS + JOB_ENDED]
@@ -124,66 +125,70 @@ def admissible(state, s, sp):  # type: ignore[no-untyped-def]
 @inlined
 def enqueue(state, q: DramTiming, p, w, s, index, address, arrives, now, bank_of):  # type: ignore[no-untyped-def]
     """Append a request to the list of its bank and keep the cached candidates true."""
-    if state[NEXT_AGE] >= AGE_SPAN:
-        renumber_ages(state, q)
+    pc = pseudo_channel(state, p)
     row_set = q.stack_ids * q.bank_groups * q.banks_per_group * q.columns
-    row = address // row_set
+    shift = state[ROW_SHIFT]
+    row = address >> shift if shift >= 0 else address // row_set
     bank = bank_of[address - row * row_set]
-    queued = state[QUEUED + 2 * p] + state[QUEUED + 2 * p + 1]
-    if queued == 0 and now > state[SLOT_END + p]:
-        state[COUNTS + IDLE] += now - state[SLOT_END + p]
-        state[SLOT_END + p] = now
-        state[REFRESH_FOLDED + p] = 0
+    queued = pc[QUEUED] + pc[QUEUED + 1]
+    if queued == 0 and now > pc[SLOT_END]:
+        state[COUNTS + IDLE] += now - pc[SLOT_END]
+        pc[SLOT_END] = now
+        pc[REFRESH_FOLDED] = 0
     depth = q.write_queue if w != 0 else q.read_queue
-    pool = (2 * p + w) * MAX_QUEUE
-    entry = state[FREE_ENTRY + pool + depth - 1 - state[QUEUED + 2 * p + w]]
-    state[QUEUED + 2 * p + w] += 1
+    pool = w * MAX_QUEUE
+    entry = pc[FREE_ENTRY + pool + depth - 1 - pc[QUEUED + w]]
+    pc[QUEUED + w] += 1
     age = state[NEXT_AGE]
     state[NEXT_AGE] = age + 1
-    state[ENTRY_ROW + entry] = row
-    state[ENTRY_ADDRESS + entry] = address
-    state[ENTRY_AGE + entry] = age
-    state[ENTRY_STREAM + entry] = s
-    state[ENTRY_INDEX + entry] = index
+    pc[ENTRY_ROW + entry] = row
+    pc[ENTRY_ADDRESS + entry] = address
+    pc[ENTRY_AGE + entry] = age
+    pc[ENTRY_STREAM + entry] = s
+    pc[ENTRY_INDEX + entry] = index
     state[COUNTS + LATENCY] -= arrives
-    state[ENTRY_TOUCHED + entry] = 0
-    state[ENTRY_NEXT + entry] = -1
-    i = p * MAX_BANKS + bank
-    o = (2 * p + w) * MAX_BANKS + bank
-    last = state[TAIL + o]
-    state[ENTRY_PREVIOUS + entry] = last
-    if last >= 0:
-        state[ENTRY_NEXT + last] = entry
-    else:
-        state[HEAD + o] = entry
-    state[TAIL + o] = entry
-    if state[HIT_SLOT + o] >= 0:
+    pc[ENTRY_TOUCHED + entry] = 0
+    o = w * MAX_BANKS + bank
+    last = pc[TAIL + o]
+    append(pc, o, entry)
+    if pc[HIT_SLOT + o] < LIST_END:
         return
-    held = state[HELD_BANK + p] == bank
-    blocked = state[REFRESHING + p] != 0 and q.refresh_mode == ALL_BANK
+    held = pc[HELD_BANK] == bank
+    blocked = pc[REFRESHING] != 0 and q.refresh_mode == ALL_BANK
     key = (age << BANK_BITS) | bank
-    if state[OPEN_ROW + i] == row:
-        state[HIT_SLOT + o] = entry
-        state[ROW_KEY + o] = NO_KEY
+    if pc[OPEN_ROW + bank] == row:
+        pc[HIT_SLOT + o] = entry
+        pc[ROW_KEY + o] = NO_KEY
         if held:
             return
-        state[HIT_KEY + o] = key
-        if w == state[WRITE_MODE + p] and not blocked:
+        pc[HIT_KEY + o] = key
+        if w == pc[WRITE_MODE] and not blocked:
             offer_column(state, q, p, w, bank, now)
-            if (state[BEST_ROW + p] & BANK_MASK) == bank:
-                state[ROW_DIRTY + p] = 1
-    elif last < 0 and not held:
-        state[ROW_KEY + o] = key
-        if w == state[WRITE_MODE + p] and not blocked:
+            if (pc[BEST_ROW] & BANK_MASK) == bank:
+                pc[ROW_DIRTY] = 1
+    elif last >= LIST_END and not held:
+        pc[ROW_KEY + o] = key
+        if w == pc[WRITE_MODE] and not blocked:
             offer_row(state, q, p, w, bank, now)
+
+
+@inlined
+def append(pc, o, entry):  # type: ignore[no-untyped-def]
+    """Put a queue entry at the end of the list of a bank and direction."""
+    last = pc[TAIL + o]
+    pc[ENTRY_PREVIOUS + entry] = last
+    pc[ENTRY_NEXT + entry] = LIST_END + o
+    pc[ENTRY_NEXT + last] = entry
+    pc[TAIL + o] = entry
 
 
 @inlined
 def queued_requests(state, q: DramTiming):  # type: ignore[no-untyped-def]
     """Requests in all queues of the channel."""
     queued = 0
-    for pw in range(2 * q.pseudo_channels):
-        queued += state[QUEUED + pw]
+    for p in range(q.pseudo_channels):
+        pc = pseudo_channel(state, p)
+        queued += pc[QUEUED] + pc[QUEUED + 1]
     return queued
 
 
@@ -194,34 +199,37 @@ def renumber_ages(state, q: DramTiming):  # type: ignore[no-untyped-def]
     entries = queued_requests(state, q)
     done_below = 0  # ages from here on are still the old ones; a new one is never above the old one
     for rank in range(entries):
-        oldest = -1
-        for pw in range(2 * q.pseudo_channels):
-            for o in range(pw * MAX_BANKS, pw * MAX_BANKS + banks):
-                entry = state[HEAD + o]
-                while entry >= 0 and state[ENTRY_AGE + entry] < done_below:
-                    entry = state[ENTRY_NEXT + entry]
-                if entry >= 0 and (oldest < 0 or state[ENTRY_AGE + entry] < state[ENTRY_AGE + oldest]):
-                    oldest = entry
-        done_below = state[ENTRY_AGE + oldest] + 1
-        state[ENTRY_AGE + oldest] = rank
+        oldest_age, oldest_p, oldest = NEVER, 0, 0
+        for p in range(q.pseudo_channels):
+            pc = pseudo_channel(state, p)
+            for k in range(2 * banks):
+                entry = pc[HEAD + k // banks * MAX_BANKS + k % banks]
+                while pc[ENTRY_AGE + entry] < done_below:
+                    entry = pc[ENTRY_NEXT + entry]
+                if pc[ENTRY_AGE + entry] < oldest_age:
+                    oldest_age, oldest_p, oldest = pc[ENTRY_AGE + entry], p, entry
+        done_below = oldest_age + 1
+        pseudo_channel(state, oldest_p)[ENTRY_AGE + oldest] = rank
     state[NEXT_AGE] = entries
     for p in range(q.pseudo_channels):
         for bank in range(banks):
             refresh_keys(state, q, p, bank)
-        state[COLUMN_DIRTY + p] = 1
-        state[ROW_DIRTY + p] = 1
+        pc = pseudo_channel(state, p)
+        pc[COLUMN_DIRTY] = 1
+        pc[ROW_DIRTY] = 1
 
 
 @inlined
 def switch_mode(state, q: DramTiming, p):  # type: ignore[no-untyped-def]
     """Write drain with two watermarks."""
-    reads = state[QUEUED + 2 * p]
-    writes = state[QUEUED + 2 * p + 1]
-    if state[WRITE_MODE + p] == 0:
+    pc = pseudo_channel(state, p)
+    reads = pc[QUEUED]
+    writes = pc[QUEUED + 1]
+    if pc[WRITE_MODE] == 0:
         change = writes >= q.write_high or (reads == 0 and writes > 0)
     else:
         change = writes == 0 or (writes <= q.write_low and reads > 0)
     if change:
-        state[WRITE_MODE + p] = 1 - state[WRITE_MODE + p]
-        state[COLUMN_DIRTY + p] = 1
-        state[ROW_DIRTY + p] = 1
+        pc[WRITE_MODE] = 1 - pc[WRITE_MODE]
+        pc[COLUMN_DIRTY] = 1
+        pc[ROW_DIRTY] = 1

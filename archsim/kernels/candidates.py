@@ -22,12 +22,12 @@ from archsim.kernels.channel import (
     ENTRY_ROW,
     FAW,
     FAW_NEXT,
-    GROUP_ACT_OK,
     HEAD,
     HELD_BANK,
     HIT_KEY,
     HIT_SLOT,
     KEY_BITS,
+    LIST_END,
     MAX_BANKS,
     MAX_STACK_IDS,
     NO_KEY,
@@ -40,7 +40,9 @@ from archsim.kernels.channel import (
     ROW_DIRTY,
     ROW_KEY,
     RRD_OK,
+    STACK_ID_OF,
     WRITE_MODE,
+    pseudo_channel,
 )
 from archsim.kernels.jit import inlined
 from archsim.kernels.timing import DramTiming
@@ -51,27 +53,30 @@ ALL_BANK = 1  # timing.RefreshMode, as a plain int for the compiler
 @inlined
 def refresh_keys(state, q: DramTiming, p, bank):  # type: ignore[no-untyped-def]
     """Recompute from the queues what the searches read about one bank."""
-    row = state[OPEN_ROW + p * MAX_BANKS + bank]
-    held = state[HELD_BANK + p] == bank
+    pc = pseudo_channel(state, p)
+    row = pc[OPEN_ROW + bank]
+    held = pc[HELD_BANK] == bank
     for w in range(2):
-        o = (2 * p + w) * MAX_BANKS + bank
-        entry = state[HEAD + o]
-        state[HIT_SLOT + o] = -1
-        state[HIT_KEY + o] = NO_KEY
-        state[ROW_KEY + o] = NO_KEY
-        if entry < 0:
-            continue
-        oldest = entry
-        if row >= 0:
-            while entry >= 0 and state[ENTRY_ROW + entry] != row:
-                entry = state[ENTRY_NEXT + entry]
-            if entry >= 0:
-                state[HIT_SLOT + o] = entry
-                if not held:
-                    state[HIT_KEY + o] = (state[ENTRY_AGE + entry] << BANK_BITS) | bank
-                continue
-        if not held:
-            state[ROW_KEY + o] = (state[ENTRY_AGE + oldest] << BANK_BITS) | bank
+        o = w * MAX_BANKS + bank
+        hit = next_hit(pc, o, pc[HEAD + o], row) if row >= 0 else LIST_END + o
+        pc[HIT_SLOT + o] = hit
+        pc[HIT_KEY + o] = NO_KEY if held else age_key(pc, hit, bank)
+        pc[ROW_KEY + o] = NO_KEY if held or hit < LIST_END else age_key(pc, pc[HEAD + o], bank)
+
+
+@inlined
+def next_hit(pc, o, entry, row):  # type: ignore[no-untyped-def]
+    """The first request for a row in the list of a bank and direction from an entry on, or the end of the list."""
+    pc[ENTRY_ROW + LIST_END + o] = row
+    while pc[ENTRY_ROW + entry] != row:
+        entry = pc[ENTRY_NEXT + entry]
+    return entry
+
+
+@inlined
+def age_key(pc, entry, bank):  # type: ignore[no-untyped-def]
+    """Low bits of a candidate; at least NO_KEY for the end of a list."""
+    return (pc[ENTRY_AGE + entry] << BANK_BITS) | bank
 
 
 @inlined
@@ -87,68 +92,68 @@ def column_floor(state, q: DramTiming, now):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def activate_floor(state, p):  # type: ignore[no-untyped-def]
+def activate_floor(state, q: DramTiming, pc, now):  # type: ignore[no-untyped-def]
     """Earliest ACT of a pseudo-channel, whatever the bank."""
-    four_ago = state[FAW + 4 * p + (state[FAW_NEXT + p] & 3)]
-    return max(max(state[RRD_OK + p], state[REFPB_OK + p]), four_ago)
+    four_ago = pc[FAW + (pc[FAW_NEXT] & 3)]
+    earliest = max(max(pc[RRD_OK], pc[REFPB_OK]), four_ago)
+    return rising_edge(q, max(earliest, max(now, state[ROW_BUS_FREE])))
+
+
+@inlined
+def precharge_floor(state, pc, now):  # type: ignore[no-untyped-def]
+    """Earliest PRE of a pseudo-channel, whatever the bank."""
+    return max(pc[PRE_ANY_OK], max(now, state[ROW_BUS_FREE]))
 
 
 @inlined
 def find_candidates(state, q: DramTiming, p, now):  # type: ignore[no-untyped-def]
     """Bring the best column and the best row candidate of pseudo-channel p up to date."""
-    if state[REFRESHING + p] != 0 and q.refresh_mode == ALL_BANK:
-        state[BEST_COLUMN + p] = NO_KEY
-        state[BEST_ROW + p] = NO_KEY
+    pc = pseudo_channel(state, p)
+    if pc[REFRESHING] != 0 and q.refresh_mode == ALL_BANK:
+        pc[BEST_COLUMN] = NO_KEY
+        pc[BEST_ROW] = NO_KEY
         return
     banks_per_sid = q.bank_groups * q.banks_per_group
     banks = q.stack_ids * banks_per_sid
-    o = (2 * p + state[WRITE_MODE + p]) * MAX_BANKS
-    if state[COLUMN_DIRTY + p] != 0:
-        state[COLUMN_DIRTY + p] = 0
+    w = pc[WRITE_MODE]
+    o = w * MAX_BANKS
+    if pc[COLUMN_DIRTY] != 0:
+        pc[COLUMN_DIRTY] = 0
         floor = column_floor(state, q, now)
         best = NO_KEY
         for sid in range(q.stack_ids):
-            earliest = max(floor, state[BUS_OK + (2 * p + state[WRITE_MODE + p]) * MAX_STACK_IDS + sid])
+            earliest = max(floor, pc[BUS_OK + w * MAX_STACK_IDS + sid])
             lo = o + sid * banks_per_sid
             for b in range(banks_per_sid):
-                best = min(best, (max(state[COLUMN_OK + lo + b], earliest) << KEY_BITS) + state[HIT_KEY + lo + b])
-        state[BEST_COLUMN + p] = best
-    if state[ROW_DIRTY + p] != 0:
-        state[ROW_DIRTY + p] = 0
-        floor = max(now, state[ROW_BUS_FREE])
-        act_floor = activate_floor(state, p)
-        pre_floor = state[PRE_ANY_OK + p]
-        edge = q.ticks_per_ck - 1
-        i = p * MAX_BANKS
+                best = min(best, (max(pc[COLUMN_OK + lo + b], earliest) << KEY_BITS) + pc[HIT_KEY + lo + b])
+        pc[BEST_COLUMN] = best
+    if pc[ROW_DIRTY] != 0:
+        pc[ROW_DIRTY] = 0
+        pre_floor = precharge_floor(state, pc, now)
+        differs = activate_floor(state, q, pc, now) ^ pre_floor
         best = NO_KEY
         for b in range(banks):
-            shut = state[CLOSED + i + b]
-            floors = max(shut & max(state[GROUP_ACT_OK + i + b], act_floor), ~shut & pre_floor)
-            earliest = max(max(state[READY + i + b], floor), floors)
-            earliest = (earliest + (shut & edge)) & ~(shut & edge)
-            best = min(best, (earliest << KEY_BITS) + state[ROW_KEY + o + b])
-        state[BEST_ROW + p] = best
+            earliest = max(pc[READY + b], pre_floor ^ (differs & pc[CLOSED + b]))
+            best = min(best, (earliest << KEY_BITS) + pc[ROW_KEY + o + b])
+        pc[BEST_ROW] = best
 
 
 @inlined
 def offer_column(state, q: DramTiming, p, w, bank, now):  # type: ignore[no-untyped-def]
     """Let a bank that has got its oldest hit of the current mode compete with the best column candidate."""
-    o = (2 * p + w) * MAX_BANKS + bank
-    sid = bank // (q.bank_groups * q.banks_per_group)
-    earliest = max(state[BUS_OK + (2 * p + w) * MAX_STACK_IDS + sid], column_floor(state, q, now))
-    key = (max(state[COLUMN_OK + o], earliest) << KEY_BITS) + state[HIT_KEY + o]
-    state[BEST_COLUMN + p] = min(state[BEST_COLUMN + p], key)
+    pc = pseudo_channel(state, p)
+    o = w * MAX_BANKS + bank
+    sid = state[STACK_ID_OF + bank]
+    earliest = max(pc[BUS_OK + w * MAX_STACK_IDS + sid], column_floor(state, q, now))
+    key = (max(pc[COLUMN_OK + o], earliest) << KEY_BITS) + pc[HIT_KEY + o]
+    pc[BEST_COLUMN] = min(pc[BEST_COLUMN], key)
 
 
 @inlined
 def offer_row(state, q: DramTiming, p, w, bank, now):  # type: ignore[no-untyped-def]
     """Let a bank that has got requests of the current mode but no hit compete with the best row candidate."""
-    i = p * MAX_BANKS + bank
-    earliest = max(max(now, state[ROW_BUS_FREE]), state[READY + i])
-    if state[CLOSED + i] == 0:
-        earliest = max(earliest, state[PRE_ANY_OK + p])
-    else:
-        earliest = max(earliest, max(state[GROUP_ACT_OK + i], activate_floor(state, p)))
-        earliest = rising_edge(q, earliest)
-    key = (earliest << KEY_BITS) + state[ROW_KEY + (2 * p + w) * MAX_BANKS + bank]
-    state[BEST_ROW + p] = min(state[BEST_ROW + p], key)
+    pc = pseudo_channel(state, p)
+    closed = pc[CLOSED + bank] != 0
+    floor = activate_floor(state, q, pc, now) if closed else precharge_floor(state, pc, now)
+    key = (max(floor, pc[READY + bank]) << KEY_BITS) + pc[ROW_KEY + w * MAX_BANKS + bank]
+    pc[BEST_ROW] = min(pc[BEST_ROW], key)

@@ -8,7 +8,7 @@ is written and read back by the same pass, so that the two cannot disagree.
 
 from __future__ import annotations
 
-from archsim.kernels.admission import renumber_ages
+from archsim.kernels.admission import append, renumber_ages
 from archsim.kernels.candidates import refresh_keys
 from archsim.kernels.channel import (
     ACT_OK,
@@ -26,7 +26,6 @@ from archsim.kernels.channel import (
     ENTRY_AGE,
     ENTRY_INDEX,
     ENTRY_NEXT,
-    ENTRY_PREVIOUS,
     ENTRY_ROW,
     ENTRY_STREAM,
     ENTRY_TOUCHED,
@@ -48,9 +47,9 @@ from archsim.kernels.channel import (
     JOB_TILE_TICKS,
     JOB_TILES,
     LAST_WRITE,
+    LIST_END,
     MAX_BANKS,
     MAX_JOBS,
-    MAX_PCS,
     MAX_QUEUE,
     MAX_STACK_IDS,
     NEVER,
@@ -83,6 +82,7 @@ from archsim.kernels.channel import (
     TILE_EVENT,
     TURN,
     WRITE_MODE,
+    pseudo_channel,
 )
 from archsim.kernels.jit import inlined
 from archsim.kernels.outlook import write_outlook
@@ -99,10 +99,11 @@ FORM_LENGTH = 1 << 13
 def settle_idle(state, q: DramTiming):  # type: ignore[no-untyped-def]
     """Count the idle time of empty pseudo-channels up to now (it would be counted when the next request comes)."""
     for p in range(q.pseudo_channels):
-        if state[QUEUED + 2 * p] + state[QUEUED + 2 * p + 1] == 0 and state[SLOT_END + p] < state[NOW]:
-            state[COUNTS + IDLE] += state[NOW] - state[SLOT_END + p]
-            state[SLOT_END + p] = state[NOW]
-            state[REFRESH_FOLDED + p] = 0
+        pc = pseudo_channel(state, p)
+        if pc[QUEUED] + pc[QUEUED + 1] == 0 and pc[SLOT_END] < state[NOW]:
+            state[COUNTS + IDLE] += state[NOW] - pc[SLOT_END]
+            pc[SLOT_END] = state[NOW]
+            pc[REFRESH_FOLDED] = 0
 
 
 @inlined
@@ -148,14 +149,14 @@ def write_streams(state, q: DramTiming, form, n):  # type: ignore[no-untyped-def
         form[n + 3] = state[STREAM_WINDOW + s] if tiled else 0
         n += STREAM_WORDS
         for p in range(q.pseudo_channels):
-            sp = s * MAX_PCS + p
-            share = state[STREAM_SHARE + sp]
+            pc = pseudo_channel(state, p)
+            share = pc[STREAM_SHARE + s]
             ended = share * state[JOB + state[STREAM_JOB + s] * JOB_FIELDS + JOB_ENDED]
-            form[n] = (state[STREAM_BASE + sp] + state[STREAM_NEXT + sp]) % row_set
-            form[n + 1] = state[STREAM_NEXT + sp] - state[STREAM_ISSUED + sp]
+            form[n] = (pc[STREAM_BASE + s] + pc[STREAM_NEXT + s]) % row_set
+            form[n + 1] = pc[STREAM_NEXT + s] - pc[STREAM_ISSUED + s]
             form[n + 2] = share
-            form[n + 3] = state[STREAM_NEXT + sp] - ended if tiled else 0
-            form[n + 4] = state[STREAM_THRESHOLD + sp] - ended if tiled else 0
+            form[n + 3] = pc[STREAM_NEXT + s] - ended if tiled else 0
+            form[n + 4] = pc[STREAM_THRESHOLD + s] - ended if tiled else 0
             n += STREAM_PC_WORDS
     for job in range(MAX_JOBS):
         j = JOB + job * JOB_FIELDS
@@ -216,8 +217,9 @@ def exchange(state, q: DramTiming, form, n, writing):  # type: ignore[no-untyped
     if not writing:
         empty_queues(state, q)
     for p in range(q.pseudo_channels):
-        n = exchange_pseudo_channel(state, q, p, form, n, writing, now)
-        n = exchange_banks(state, q, p, form, n, writing, now)
+        pc = pseudo_channel(state, p)
+        n = exchange_pseudo_channel(pc, q, form, n, writing, now)
+        n = exchange_banks(pc, q, form, n, writing, now)
         n = exchange_queues(state, q, p, form, n, writing)
     if not writing:
         derive(state, q)
@@ -225,82 +227,83 @@ def exchange(state, q: DramTiming, form, n, writing):  # type: ignore[no-untyped
 
 
 @inlined
-def exchange_pseudo_channel(state, q: DramTiming, p, form, n, writing, now):  # type: ignore[no-untyped-def]
+def exchange_pseudo_channel(pc, q: DramTiming, form, n, writing, now):  # type: ignore[no-untyped-def]
     for k in range(4):
         if writing:
-            form[n] = max(0, state[FAW + 4 * p + ((state[FAW_NEXT + p] + k) & 3)] - now)
+            form[n] = max(0, pc[FAW + ((pc[FAW_NEXT] + k) & 3)] - now)
         else:
-            state[FAW + 4 * p + ((state[FAW_NEXT + p] + k) & 3)] = now + form[n]
+            pc[FAW + ((pc[FAW_NEXT] + k) & 3)] = now + form[n]
         n += 1
     for w in range(2):
         for sid in range(q.stack_ids):
-            n = constraint(state, BUS_OK + (2 * p + w) * MAX_STACK_IDS + sid, form, n, writing, now)
-    n = constraint(state, RRD_OK + p, form, n, writing, now)
-    n = constraint(state, REFPB_OK + p, form, n, writing, now)
-    n = constraint(state, PRE_ANY_OK + p, form, n, writing, now)
+            n = constraint(pc, BUS_OK + w * MAX_STACK_IDS + sid, form, n, writing, now)
+    n = constraint(pc, RRD_OK, form, n, writing, now)
+    n = constraint(pc, REFPB_OK, form, n, writing, now)
+    n = constraint(pc, PRE_ANY_OK, form, n, writing, now)
     if q.refresh_mode != 0:
-        n = moment(state, DUE + p, form, n, writing, now)
-    n = constraint(state, ADMIT_AT + p, form, n, writing, now)
-    n = value(state, WRITE_MODE + p, form, n, writing)
-    n = value(state, LAST_WRITE + p, form, n, writing)
-    n = value(state, REFRESHING + p, form, n, writing)
-    n = value(state, HELD_BANK + p, form, n, writing)
-    n = value(state, POINTER + p, form, n, writing)
-    n = value(state, TURN + p, form, n, writing)
-    n = value(state, REFRESH_FOLDED + p, form, n, writing)
-    n = moment(state, SLOT_END + p, form, n, writing, now)
-    if writing and state[REFRESH_END + p] <= state[SLOT_END + p]:  # it can no longer overlap a gap
-        state[REFRESH_BEGIN + p] = state[SLOT_END + p]
-        state[REFRESH_END + p] = state[SLOT_END + p]
-    n = moment(state, REFRESH_BEGIN + p, form, n, writing, now)
-    pending = state[REFRESH_END + p] >= NEVER if writing else form[n] < 0
+        n = moment(pc, DUE, form, n, writing, now)
+    n = constraint(pc, ADMIT_AT, form, n, writing, now)
+    n = value(pc, WRITE_MODE, form, n, writing)
+    n = value(pc, LAST_WRITE, form, n, writing)
+    n = value(pc, REFRESHING, form, n, writing)
+    n = value(pc, HELD_BANK, form, n, writing)
+    n = value(pc, POINTER, form, n, writing)
+    n = value(pc, TURN, form, n, writing)
+    n = value(pc, REFRESH_FOLDED, form, n, writing)
+    n = moment(pc, SLOT_END, form, n, writing, now)
+    if writing and pc[REFRESH_END] <= pc[SLOT_END]:  # it can no longer overlap a gap
+        pc[REFRESH_BEGIN] = pc[SLOT_END]
+        pc[REFRESH_END] = pc[SLOT_END]
+    n = moment(pc, REFRESH_BEGIN, form, n, writing, now)
+    pending = pc[REFRESH_END] >= NEVER if writing else form[n] < 0
     if writing:
-        form[n] = -1 if pending else state[REFRESH_END + p] - state[REFRESH_BEGIN + p]
+        form[n] = -1 if pending else pc[REFRESH_END] - pc[REFRESH_BEGIN]
     else:
-        state[REFRESH_END + p] = NEVER if pending else state[REFRESH_BEGIN + p] + form[n]
+        pc[REFRESH_END] = NEVER if pending else pc[REFRESH_BEGIN] + form[n]
     return n + 1
 
 
 @inlined
-def exchange_banks(state, q: DramTiming, p, form, n, writing, now):  # type: ignore[no-untyped-def]
+def exchange_banks(pc, q: DramTiming, form, n, writing, now):  # type: ignore[no-untyped-def]
     banks = q.stack_ids * q.bank_groups * q.banks_per_group
-    for i in range(p * MAX_BANKS, p * MAX_BANKS + banks):
-        shut = state[OPEN_ROW + i] < 0
-        state[CLOSED + i] = -1 if shut else 0
-        n = constraint(state, ACT_OK + i, form, n, writing, now)
-        n = constraint(state, GROUP_ACT_OK + i, form, n, writing, now)
+    for i in range(banks):
+        shut = pc[OPEN_ROW + i] < 0
+        pc[CLOSED + i] = -1 if shut else 0
+        n = constraint(pc, ACT_OK + i, form, n, writing, now)
+        n = constraint(pc, GROUP_ACT_OK + i, form, n, writing, now)
         if not shut:  # an ACT sets it anew
-            n = constraint(state, PRE_OK + i, form, n, writing, now)
+            n = constraint(pc, PRE_OK + i, form, n, writing, now)
         if not writing:
-            state[READY + i] = state[ACT_OK + i] if shut else state[PRE_OK + i]
+            pc[READY + i] = max(pc[ACT_OK + i], pc[GROUP_ACT_OK + i]) if shut else pc[PRE_OK + i]
     for w in range(2):
-        first = (2 * p + w) * MAX_BANKS
+        first = w * MAX_BANKS
         for o in range(first, first + banks):
-            n = constraint(state, COLUMN_OK + o, form, n, writing, now)
+            n = constraint(pc, COLUMN_OK + o, form, n, writing, now)
     return n
 
 
 @inlined
 def exchange_queues(state, q: DramTiming, p, form, n, writing):  # type: ignore[no-untyped-def]
     """The queued requests, bank by bank in the order of their lists."""
+    pc = pseudo_channel(state, p)
     if not writing:
         state[NEXT_AGE] = 0 if p == 0 else state[NEXT_AGE]
     banks = q.stack_ids * q.bank_groups * q.banks_per_group
     for w in range(2):
         for bank in range(banks):
-            o = (2 * p + w) * MAX_BANKS + bank
+            o = w * MAX_BANKS + bank
             if writing:
                 at = n
                 n += 1
-                entry = state[HEAD + o]
-                while entry >= 0:
-                    s = state[ENTRY_STREAM + entry]
+                entry = pc[HEAD + o]
+                while entry < LIST_END:
+                    s = pc[ENTRY_STREAM + entry]
                     form[n] = s
-                    form[n + 1] = state[STREAM_NEXT + s * MAX_PCS + p] - state[ENTRY_INDEX + entry]
-                    form[n + 2] = state[ENTRY_AGE + entry]
-                    form[n + 3] = state[ENTRY_TOUCHED + entry]
+                    form[n + 1] = pc[STREAM_NEXT + s] - pc[ENTRY_INDEX + entry]
+                    form[n + 2] = pc[ENTRY_AGE + entry]
+                    form[n + 3] = pc[ENTRY_TOUCHED + entry]
                     n += 4
-                    entry = state[ENTRY_NEXT + entry]
+                    entry = pc[ENTRY_NEXT + entry]
                 form[at] = (n - at - 1) // 4
             else:
                 entries = form[n]
@@ -314,37 +317,34 @@ def exchange_queues(state, q: DramTiming, p, form, n, writing):  # type: ignore[
 @inlined
 def empty_queues(state, q: DramTiming):  # type: ignore[no-untyped-def]
     banks = q.stack_ids * q.bank_groups * q.banks_per_group
-    for pw in range(2 * q.pseudo_channels):
-        state[QUEUED + pw] = 0
-        for k in range(MAX_QUEUE):
-            state[FREE_ENTRY + pw * MAX_QUEUE + k] = pw * MAX_QUEUE + k
-        for o in range(pw * MAX_BANKS, pw * MAX_BANKS + banks):
-            state[HEAD + o] = -1
-            state[TAIL + o] = -1
+    for p in range(q.pseudo_channels):
+        pc = pseudo_channel(state, p)
+        for k in range(2 * MAX_QUEUE):
+            pc[FREE_ENTRY + k] = k
+        for w in range(2):
+            pc[QUEUED + w] = 0
+            for o in range(w * MAX_BANKS, w * MAX_BANKS + banks):
+                pc[HEAD + o] = LIST_END + o
+                pc[TAIL + o] = LIST_END + o
 
 
 @inlined
 def append_entry(state, q: DramTiming, p, w, o, form, n):  # type: ignore[no-untyped-def]
+    pc = pseudo_channel(state, p)
     s = form[n]
     depth = q.write_queue if w != 0 else q.read_queue
-    entry = state[FREE_ENTRY + (2 * p + w) * MAX_QUEUE + depth - 1 - state[QUEUED + 2 * p + w]]
-    state[QUEUED + 2 * p + w] += 1
-    index = state[STREAM_NEXT + s * MAX_PCS + p] - form[n + 1]
-    address = state[STREAM_BASE + s * MAX_PCS + p] + index
-    state[ENTRY_STREAM + entry] = s
-    state[ENTRY_INDEX + entry] = index
-    state[ENTRY_ADDRESS + entry] = address
-    state[ENTRY_ROW + entry] = address // (q.stack_ids * q.bank_groups * q.banks_per_group * q.columns)
-    state[ENTRY_AGE + entry] = form[n + 2]
+    entry = pc[FREE_ENTRY + w * MAX_QUEUE + depth - 1 - pc[QUEUED + w]]
+    pc[QUEUED + w] += 1
+    index = pc[STREAM_NEXT + s] - form[n + 1]
+    address = pc[STREAM_BASE + s] + index
+    pc[ENTRY_STREAM + entry] = s
+    pc[ENTRY_INDEX + entry] = index
+    pc[ENTRY_ADDRESS + entry] = address
+    pc[ENTRY_ROW + entry] = address // (q.stack_ids * q.bank_groups * q.banks_per_group * q.columns)
+    pc[ENTRY_AGE + entry] = form[n + 2]
     state[NEXT_AGE] = max(state[NEXT_AGE], form[n + 2] + 1)
-    state[ENTRY_TOUCHED + entry] = form[n + 3]
-    state[ENTRY_NEXT + entry] = -1
-    state[ENTRY_PREVIOUS + entry] = state[TAIL + o]
-    if state[TAIL + o] >= 0:
-        state[ENTRY_NEXT + state[TAIL + o]] = entry
-    else:
-        state[HEAD + o] = entry
-    state[TAIL + o] = entry
+    pc[ENTRY_TOUCHED + entry] = form[n + 3]
+    append(pc, o, entry)
 
 
 @inlined
@@ -353,5 +353,6 @@ def derive(state, q: DramTiming):  # type: ignore[no-untyped-def]
     for p in range(q.pseudo_channels):
         for bank in range(q.stack_ids * q.bank_groups * q.banks_per_group):
             refresh_keys(state, q, p, bank)
-        state[COLUMN_DIRTY + p] = 1
-        state[ROW_DIRTY + p] = 1
+        pc = pseudo_channel(state, p)
+        pc[COLUMN_DIRTY] = 1
+        pc[ROW_DIRTY] = 1

@@ -1,14 +1,16 @@
 """State of one DRAM channel: one flat int64 array with a named offset for each of its parts.
 
 A flat array can be copied, hashed and compared in one call, and constant offsets cost a kernel nothing (a NamedTuple of
-arrays costs it a reference count at every access). `state[OPEN_ROW + p * MAX_BANKS + bank]` is the open row of a bank;
-from Python, `ChannelView(state).open_row[p, bank]` is the same word. Times are ticks.
+arrays costs it a reference count at every access). What belongs to a pseudo-channel lies in its own block: a kernel
+takes the address of the block once (`pc = pseudo_channel(state, p)`), and `pc[OPEN_ROW + bank]` is the open row of a
+bank; from Python, `ChannelView(state).open_row[p, bank]` is the same word. Times are ticks.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from archsim.kernels.jit import inlined, shifted
 from archsim.kernels.timing import DramTiming
 
 NEVER = np.int64(1) << 40
@@ -43,6 +45,7 @@ CHECKPOINT = 8  # 1 when the last event was one at which states tend to repeat
 CHAINED = 9  # periods taken from the memo since the state was made, for reports
 LOG_CAPACITY = 10  # rows of the command log
 RECORD_DONE = 11  # 1 if completion ticks of trace requests are wanted
+ROW_SHIFT = 12  # log2 of the bursts of a row set, or -1 if that is no power of two
 REGISTERS = 16
 
 # Jobs.
@@ -62,83 +65,100 @@ JOB_FIELDS = 12
 # Count vector (timing.Count)
 COUNTS = REGISTERS
 
-# Banks [p, bank]
-ACT_OK = COUNTS + 16  # earliest ACT or refresh as far as the bank itself is concerned
-PRE_OK = ACT_OK + MAX_PCS * MAX_BANKS  # earliest PRE
-READY = PRE_OK + MAX_PCS * MAX_BANKS  # ACT_OK if closed, PRE_OK if open: what the row search reads
-GROUP_ACT_OK = READY + MAX_PCS * MAX_BANKS  # earliest ACT as far as the bank's group is concerned
-CLOSED = GROUP_ACT_OK + MAX_PCS * MAX_BANKS  # -1 closed, 0 open (a mask)
-OPEN_ROW = CLOSED + MAX_PCS * MAX_BANKS  # -1 if closed
-
-# Directions of banks [p, write, bank]
-COLUMN_OK = OPEN_ROW + MAX_PCS * MAX_BANKS  # earliest column command, bank and group
-HIT_KEY = COLUMN_OK + 2 * MAX_PCS * MAX_BANKS  # key of the oldest queued hit, NO_KEY if none
-ROW_KEY = HIT_KEY + 2 * MAX_PCS * MAX_BANKS  # key of the oldest queued request if the bank has no hit, else NO_KEY
-HIT_SLOT = ROW_KEY + 2 * MAX_PCS * MAX_BANKS  # queue entry of the oldest hit, or -1
-HEAD = HIT_SLOT + 2 * MAX_PCS * MAX_BANKS  # oldest queue entry, or -1
-TAIL = HEAD + 2 * MAX_PCS * MAX_BANKS  # youngest queue entry, or -1
-
-# Directions of stack IDs [p, write, sid]
-BUS_OK = TAIL + 2 * MAX_PCS * MAX_BANKS  # earliest column command, data bus
-
-# Activation windows [p, 4]
-FAW = BUS_OK + 2 * MAX_PCS * MAX_STACK_IDS  # ticks of the last four ACTs plus tFAW
-
-# Pseudo-channels [p]
-FAW_NEXT = FAW + 4 * MAX_PCS  # ACTs so far
-RRD_OK = FAW_NEXT + MAX_PCS  # earliest ACT after the last ACT
-REFPB_OK = RRD_OK + MAX_PCS  # earliest ACT or REFpb after the last REFpb
-PRE_ANY_OK = REFPB_OK + MAX_PCS  # earliest PRE after the last PRE
-WRITE_MODE = PRE_ANY_OK + MAX_PCS  # 1 while writes drain
-DUE = WRITE_MODE + MAX_PCS  # next refresh
-REFRESHING = DUE + MAX_PCS  # 1 from due until REFab, or while a bank is held for REFpb
-HELD_BANK = REFRESHING + MAX_PCS  # -1 if none
-POINTER = HELD_BANK + MAX_PCS  # next bank of per-bank refresh
-REFRESH_BEGIN = POINTER + MAX_PCS  # when the last refresh became due
-REFRESH_END = REFRESH_BEGIN + MAX_PCS  # when it ended (NEVER while pending)
-REFRESH_FOLDED = REFRESH_END + MAX_PCS  # ticks of earlier refreshes since the last burst slot
-SLOT_END = REFRESH_FOLDED + MAX_PCS  # end of the last accounted data-bus slot
-LAST_WRITE = SLOT_END + MAX_PCS  # direction of the last column command, -1 before the first
-TURN = LAST_WRITE + MAX_PCS  # stream admitted last
-ADMIT_AT = TURN + MAX_PCS  # when a request may next enter
-BEST_COLUMN = ADMIT_AT + MAX_PCS  # candidate key
-BEST_ROW = BEST_COLUMN + MAX_PCS  # candidate key
-COLUMN_DIRTY = BEST_ROW + MAX_PCS  # candidate to be searched anew
-ROW_DIRTY = COLUMN_DIRTY + MAX_PCS  # candidate to be searched anew
-
-# Queues [p, write]
-QUEUED = ROW_DIRTY + MAX_PCS  # entries in use
-
-# Queue entries [p, write, depth], linked per bank, oldest first
-ENTRY_ROW = QUEUED + 2 * MAX_PCS
-ENTRY_ADDRESS = ENTRY_ROW + 2 * MAX_PCS * MAX_QUEUE
-ENTRY_AGE = ENTRY_ADDRESS + 2 * MAX_PCS * MAX_QUEUE
-ENTRY_NEXT = ENTRY_AGE + 2 * MAX_PCS * MAX_QUEUE
-ENTRY_PREVIOUS = ENTRY_NEXT + 2 * MAX_PCS * MAX_QUEUE
-ENTRY_STREAM = ENTRY_PREVIOUS + 2 * MAX_PCS * MAX_QUEUE
-ENTRY_INDEX = ENTRY_STREAM + 2 * MAX_PCS * MAX_QUEUE
-ENTRY_TOUCHED = ENTRY_INDEX + 2 * MAX_PCS * MAX_QUEUE  # first command: 0 none yet, 1 ACT, 2 PRE
-FREE_ENTRY = ENTRY_TOUCHED + 2 * MAX_PCS * MAX_QUEUE  # stack of free entries
-
 # Streams [s]
-ACTIVE = FREE_ENTRY + 2 * MAX_PCS * MAX_QUEUE  # slots of active streams, ascending
+ACTIVE = COUNTS + 16  # slots of active streams, ascending
 STREAM_JOB = ACTIVE + MAX_STREAMS
 STREAM_WRITE = STREAM_JOB + MAX_STREAMS
 STREAM_WINDOW = STREAM_WRITE + MAX_STREAMS  # bursts admitted beyond the ended tiles
 STREAM_TRACE = STREAM_WINDOW + MAX_STREAMS  # 1 if requests come from the trace arrays
 
-# Streams by pseudo-channel [s, p]
-STREAM_BASE = STREAM_TRACE + MAX_STREAMS  # first burst, or offset in the trace arrays
-STREAM_TOTAL = STREAM_BASE + MAX_STREAMS * MAX_PCS  # requests
-STREAM_NEXT = STREAM_TOTAL + MAX_STREAMS * MAX_PCS  # requests admitted
-STREAM_ISSUED = STREAM_NEXT + MAX_STREAMS * MAX_PCS  # column commands issued
-
-STREAM_SHARE = STREAM_ISSUED + MAX_STREAMS * MAX_PCS  # bursts per tile
-STREAM_THRESHOLD = STREAM_SHARE + MAX_STREAMS * MAX_PCS  # bursts the next tile waits for
-
 # Jobs [job, field]
-JOB = STREAM_THRESHOLD + MAX_STREAMS * MAX_PCS
-STATE_LENGTH = JOB + MAX_JOBS * JOB_FIELDS
+JOB = STREAM_TRACE + MAX_STREAMS
+
+# Constants of the organisation [bank]: each would be a division
+STACK_ID_OF = JOB + MAX_JOBS * JOB_FIELDS
+GROUP_FIRST = STACK_ID_OF + MAX_BANKS  # the first bank of the same group
+
+# Then the pseudo-channels, one block each, in which everything below lies (see `pseudo_channel`).
+FIRST_PC = GROUP_FIRST + MAX_BANKS
+
+# Banks [bank]
+ACT_OK = 0  # earliest ACT or refresh as far as the bank itself is concerned
+PRE_OK = ACT_OK + MAX_BANKS  # earliest PRE
+READY = PRE_OK + MAX_BANKS  # earliest ACT (bank and group) if closed, PRE_OK if open: what the row search reads
+GROUP_ACT_OK = READY + MAX_BANKS  # earliest ACT as far as the bank's group is concerned
+CLOSED = GROUP_ACT_OK + MAX_BANKS  # -1 closed, 0 open (a mask)
+OPEN_ROW = CLOSED + MAX_BANKS  # -1 if closed
+
+# Directions of banks [write, bank]
+COLUMN_OK = OPEN_ROW + MAX_BANKS  # earliest column command, bank and group
+HIT_KEY = COLUMN_OK + 2 * MAX_BANKS  # key of the oldest queued hit, NO_KEY if none
+ROW_KEY = HIT_KEY + 2 * MAX_BANKS  # key of the oldest queued request if the bank has no hit, else NO_KEY
+HIT_SLOT = ROW_KEY + 2 * MAX_BANKS  # queue entry of the oldest hit, or the end of the list
+
+# Directions of stack IDs [write, sid]
+BUS_OK = HIT_SLOT + 2 * MAX_BANKS  # earliest column command, data bus
+
+# Activation window [4]
+FAW = BUS_OK + 2 * MAX_STACK_IDS  # ticks of the last four ACTs plus tFAW
+
+# Registers of a pseudo-channel
+FAW_NEXT = FAW + 4  # ACTs so far
+RRD_OK = FAW_NEXT + 1  # earliest ACT after the last ACT
+REFPB_OK = RRD_OK + 1  # earliest ACT or REFpb after the last REFpb
+PRE_ANY_OK = REFPB_OK + 1  # earliest PRE after the last PRE
+WRITE_MODE = PRE_ANY_OK + 1  # 1 while writes drain
+DUE = WRITE_MODE + 1  # next refresh
+REFRESHING = DUE + 1  # 1 from due until REFab, or while a bank is held for REFpb
+HELD_BANK = REFRESHING + 1  # -1 if none
+POINTER = HELD_BANK + 1  # next bank of per-bank refresh
+REFRESH_BEGIN = POINTER + 1  # when the last refresh became due
+REFRESH_END = REFRESH_BEGIN + 1  # when it ended (NEVER while pending)
+REFRESH_FOLDED = REFRESH_END + 1  # ticks of earlier refreshes since the last burst slot
+SLOT_END = REFRESH_FOLDED + 1  # end of the last accounted data-bus slot
+LAST_WRITE = SLOT_END + 1  # direction of the last column command, -1 before the first
+TURN = LAST_WRITE + 1  # stream admitted last
+ADMIT_AT = TURN + 1  # when a request may next enter
+BEST_COLUMN = ADMIT_AT + 1  # candidate key
+BEST_ROW = BEST_COLUMN + 1  # candidate key
+COLUMN_DIRTY = BEST_ROW + 1  # candidate to be searched anew
+ROW_DIRTY = COLUMN_DIRTY + 1  # candidate to be searched anew
+
+# Queues [write]
+QUEUED = ROW_DIRTY + 1  # entries in use
+
+# Queue entries [write, depth]. Those of a bank form a ring, oldest first, closed by entry LIST_END + (write, bank): an
+# empty list needs no case of its own. This end has the age of a request that never comes, and the row looked for.
+LIST_END = 2 * MAX_QUEUE
+LINKS = LIST_END + 2 * MAX_BANKS
+ENTRY_ROW = QUEUED + 2
+ENTRY_AGE = ENTRY_ROW + LINKS
+ENTRY_NEXT = ENTRY_AGE + LINKS
+ENTRY_PREVIOUS = ENTRY_NEXT + LINKS
+HEAD = ENTRY_NEXT + LIST_END  # [write, bank] oldest entry, or the end
+TAIL = ENTRY_PREVIOUS + LIST_END  # [write, bank] youngest entry, or the end
+ENTRY_ADDRESS = ENTRY_PREVIOUS + LINKS
+ENTRY_STREAM = ENTRY_ADDRESS + 2 * MAX_QUEUE
+ENTRY_INDEX = ENTRY_STREAM + 2 * MAX_QUEUE
+ENTRY_TOUCHED = ENTRY_INDEX + 2 * MAX_QUEUE  # first command: 0 none yet, 1 ACT, 2 PRE
+FREE_ENTRY = ENTRY_TOUCHED + 2 * MAX_QUEUE  # stack of free entries
+
+# Streams [s]
+STREAM_BASE = FREE_ENTRY + 2 * MAX_QUEUE  # first burst, or offset in the trace arrays
+STREAM_TOTAL = STREAM_BASE + MAX_STREAMS  # requests
+STREAM_NEXT = STREAM_TOTAL + MAX_STREAMS  # requests admitted
+STREAM_ISSUED = STREAM_NEXT + MAX_STREAMS  # column commands issued
+STREAM_SHARE = STREAM_ISSUED + MAX_STREAMS  # bursts per tile
+STREAM_THRESHOLD = STREAM_SHARE + MAX_STREAMS  # bursts the next tile waits for
+
+PC_WORDS = STREAM_THRESHOLD + MAX_STREAMS
+STATE_LENGTH = FIRST_PC + MAX_PCS * PC_WORDS
+
+
+@inlined
+def pseudo_channel(state, p):  # type: ignore[no-untyped-def]
+    """The block of pseudo-channel p: `pc[OPEN_ROW + bank]`."""
+    return shifted(state, FIRST_PC + p * PC_WORDS)
 
 
 class ChannelView:
@@ -147,18 +167,20 @@ class ChannelView:
     def __init__(self, state: np.ndarray) -> None:
         self.state = state
         self.counts = state[COUNTS : COUNTS + 16]
-        self.open_row = self._part(OPEN_ROW, MAX_PCS, MAX_BANKS)
-        self.stream_base = self._part(STREAM_BASE, MAX_STREAMS, MAX_PCS)
-        self.stream_total = self._part(STREAM_TOTAL, MAX_STREAMS, MAX_PCS)
-        self.stream_next = self._part(STREAM_NEXT, MAX_STREAMS, MAX_PCS)
-        self.stream_issued = self._part(STREAM_ISSUED, MAX_STREAMS, MAX_PCS)
-        self.queued = self._part(QUEUED, MAX_PCS, 2)
-        self.slot_end = self._part(SLOT_END, MAX_PCS)
-        self.due = self._part(DUE, MAX_PCS)
-        self.job = self._part(JOB, MAX_JOBS, JOB_FIELDS)
+        self.open_row = self._part(OPEN_ROW, MAX_BANKS)
+        self.stream_base = self._part(STREAM_BASE, MAX_STREAMS).T
+        self.stream_total = self._part(STREAM_TOTAL, MAX_STREAMS).T
+        self.stream_next = self._part(STREAM_NEXT, MAX_STREAMS).T
+        self.stream_issued = self._part(STREAM_ISSUED, MAX_STREAMS).T
+        self.queued = self._part(QUEUED, 2)
+        self.slot_end = self._part(SLOT_END, 1)[:, 0]
+        self.due = self._part(DUE, 1)[:, 0]
+        self.job = state[JOB : JOB + MAX_JOBS * JOB_FIELDS].reshape(MAX_JOBS, JOB_FIELDS)
 
-    def _part(self, offset: int, *shape: int) -> np.ndarray:
-        return self.state[offset : offset + int(np.prod(shape))].reshape(shape)
+    def _part(self, offset: int, words: int) -> np.ndarray:
+        """int64[p, words]"""
+        blocks = self.state[FIRST_PC:].reshape(MAX_PCS, PC_WORDS)
+        return blocks[:, offset : offset + words]
 
 
 def new_state(q: DramTiming) -> np.ndarray:
@@ -184,21 +206,28 @@ def new_state(q: DramTiming) -> np.ndarray:
     state = np.zeros(STATE_LENGTH, np.int64)
     state[TILE_EVENT] = NEVER
     state[FINISHED_JOB] = -1
+    blocks = state[FIRST_PC:].reshape(MAX_PCS, PC_WORDS)
     for first, after, value in (
         (CLOSED, COLUMN_OK, -1),
         (HIT_KEY, HIT_SLOT, NO_KEY),
-        (HIT_SLOT, BUS_OK, -1),
         (HELD_BANK, POINTER, -1),
         (LAST_WRITE, ADMIT_AT, -1),
         (ADMIT_AT, BEST_COLUMN, NEVER),
         (BEST_COLUMN, COLUMN_DIRTY, NO_KEY),
         (COLUMN_DIRTY, QUEUED, 1),
-        (ENTRY_NEXT, ENTRY_STREAM, -1),
+        (ENTRY_AGE + LIST_END, ENTRY_NEXT, NO_KEY >> BANK_BITS),
     ):
-        state[first:after] = value
+        blocks[:, first:after] = value
+    row_set = banks * q.columns
+    state[ROW_SHIFT] = row_set.bit_length() - 1 if row_set & (row_set - 1) == 0 else -1
+    bank, banks_per_sid = np.arange(MAX_BANKS), q.bank_groups * q.banks_per_group
+    state[STACK_ID_OF:GROUP_FIRST] = bank // banks_per_sid
+    state[GROUP_FIRST:FIRST_PC] = bank // banks_per_sid * banks_per_sid + bank % q.bank_groups
     interval = (NEVER, q.tREFI, q.tREFIpb)[q.refresh_mode]
-    state[DUE : DUE + MAX_PCS] = interval + np.arange(MAX_PCS) * q.refresh_stagger
-    state[FREE_ENTRY:ACTIVE] = np.arange(2 * MAX_PCS * MAX_QUEUE)
+    blocks[:, DUE] = interval + np.arange(MAX_PCS) * q.refresh_stagger
+    for ends in (HIT_SLOT, HEAD, TAIL):
+        blocks[:, ends : ends + 2 * MAX_BANKS] = LIST_END + np.arange(2 * MAX_BANKS)
+    blocks[:, FREE_ENTRY:STREAM_BASE] = np.arange(2 * MAX_QUEUE)
     jobs = ChannelView(state).job
     jobs[:, JOB_TILE_END] = NEVER
     jobs[:, JOB_READY] = NEVER

@@ -35,6 +35,7 @@ from archsim.kernels.channel import (
     SLOT_END,
     TILE_EVENT,
     WRITE_MODE,
+    pseudo_channel,
 )
 from archsim.kernels.jit import inlined
 from archsim.kernels.timing import DramTiming
@@ -56,21 +57,22 @@ def shift_clock(state, q: DramTiming, shift):  # type: ignore[no-untyped-def]
     """Set the clock back by `shift` ticks (a multiple of ticks_per_ck); nothing else changes."""
     for register in (NOW, COLUMN_BUS_FREE, ROW_BUS_FREE, TILE_EVENT):
         _shift(state, register, register + 1, shift)
-    _shift(state, ACT_OK, CLOSED, shift)
-    _shift(state, COLUMN_OK, HIT_KEY, shift)
-    _shift(state, BUS_OK, FAW, shift)
-    _shift(state, FAW, FAW_NEXT, shift)
-    _shift(state, RRD_OK, WRITE_MODE, shift)
-    _shift(state, DUE, REFRESHING, shift)
-    _shift(state, REFRESH_BEGIN, REFRESH_FOLDED, shift)
-    _shift(state, SLOT_END, LAST_WRITE, shift)
-    _shift(state, ADMIT_AT, ADMIT_AT + MAX_PCS, shift)
     for job in range(MAX_JOBS):
         for field in (JOB_TILE_END, JOB_READY, JOB_GATE, JOB_LAST_DATA):
             _shift(state, JOB + job * JOB_FIELDS + field, JOB + job * JOB_FIELDS + field + 1, shift)
-    for p in range(q.pseudo_channels):
-        state[COLUMN_DIRTY + p] = 1
-        state[ROW_DIRTY + p] = 1
+    for p in range(MAX_PCS):
+        pc = pseudo_channel(state, p)
+        _shift(pc, ACT_OK, CLOSED, shift)
+        _shift(pc, COLUMN_OK, HIT_KEY, shift)
+        _shift(pc, BUS_OK, FAW, shift)
+        _shift(pc, FAW, FAW_NEXT, shift)
+        _shift(pc, RRD_OK, WRITE_MODE, shift)
+        _shift(pc, DUE, REFRESHING, shift)
+        _shift(pc, REFRESH_BEGIN, REFRESH_FOLDED, shift)
+        _shift(pc, SLOT_END, LAST_WRITE, shift)
+        _shift(pc, ADMIT_AT, ADMIT_AT + 1, shift)
+        pc[COLUMN_DIRTY] = 1
+        pc[ROW_DIRTY] = 1
 
 
 @inlined

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archsim.kernels.candidates import offer_column, offer_row, refresh_keys
+from archsim.kernels.candidates import age_key, next_hit, offer_column, offer_row, refresh_keys, rising_edge
 from archsim.kernels.channel import (
     ACT_OK,
     ADMIT_AT,
@@ -17,7 +17,6 @@ from archsim.kernels.channel import (
     COLUMN_OK,
     COUNTS,
     ENTRY_ADDRESS,
-    ENTRY_AGE,
     ENTRY_INDEX,
     ENTRY_NEXT,
     ENTRY_PREVIOUS,
@@ -28,18 +27,19 @@ from archsim.kernels.channel import (
     FAW_NEXT,
     FREE_ENTRY,
     GROUP_ACT_OK,
+    GROUP_FIRST,
     HEAD,
     HIT_KEY,
     HIT_SLOT,
     KEY_BITS,
     LAST_WRITE,
+    LIST_END,
     LOG_CAPACITY,
     LOG_LENGTH,
     MAX_BANKS,
     MAX_PCS,
     MAX_QUEUE,
     MAX_STACK_IDS,
-    NO_KEY,
     OPEN_ROW,
     PRE_ANY_OK,
     PRE_OK,
@@ -54,12 +54,14 @@ from archsim.kernels.channel import (
     ROW_KEY,
     RRD_OK,
     SLOT_END,
+    STACK_ID_OF,
     STREAM_BASE,
     STREAM_TRACE,
-    TAIL,
     WRITE_MODE,
+    pseudo_channel,
 )
 from archsim.kernels.jit import inlined
+from archsim.kernels.special import pseudo_channels
 from archsim.kernels.tiles import burst_issued, leave_stream
 from archsim.kernels.timing import DramTiming
 
@@ -72,121 +74,113 @@ BANK_MASK = (1 << BANK_BITS) - 1
 @inlined
 def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: ignore[no-untyped-def]
     """Issue the oldest legal column command of the channel, if there is one at this tick."""
-    best = state[BEST_COLUMN]
     p = 0
-    for other in range(1, q.pseudo_channels):
-        if state[BEST_COLUMN + other] < best:
-            best = state[BEST_COLUMN + other]
-            p = other
+    if pseudo_channels(q) == MAX_PCS:
+        p = int(pseudo_channel(state, 1)[BEST_COLUMN] < pseudo_channel(state, 0)[BEST_COLUMN])
+    pc = pseudo_channel(state, p)
+    best = pc[BEST_COLUMN]
     if best >> KEY_BITS > now:
         return
     banks_per_sid = q.bank_groups * q.banks_per_group
     bank = best & BANK_MASK
-    w = state[WRITE_MODE + p]
-    o = (2 * p + w) * MAX_BANKS + bank
-    i = p * MAX_BANKS + bank
-    entry = state[HIT_SLOT + o]
+    w = pc[WRITE_MODE]
+    o = w * MAX_BANKS + bank
+    entry = pc[HIT_SLOT + o]
     account_bus_time(state, q, p, w, now)
     state[COLUMN_BUS_FREE] = now + q.column_ticks
-    for other in range(q.pseudo_channels):
-        if other == p or state[BEST_COLUMN + other] >> KEY_BITS < now + q.column_ticks:
-            state[COLUMN_DIRTY + other] = 1
-    sid = bank // banks_per_sid
-    group = bank % q.bank_groups
-    group_first = p * MAX_BANKS + sid * banks_per_sid + group
-    read_first = group_first + p * MAX_BANKS  # the same bank's index in the [p, w, b] arrays
-    write_first = read_first + MAX_BANKS
+    pc[COLUMN_DIRTY] = 1
+    if pseudo_channels(q) == MAX_PCS:
+        other = pseudo_channel(state, 1 - p)
+        if other[BEST_COLUMN] >> KEY_BITS < now + q.column_ticks:
+            other[COLUMN_DIRTY] = 1
+    sid = state[STACK_ID_OF + bank]
+    read = state[GROUP_FIRST + bank]
+    group_end = (sid + 1) * q.bank_groups * q.banks_per_group
     if w == 0:
         state[COUNTS + RD] += 1
         complete = now + q.tCL + q.tBL
-        for k in range(0, banks_per_sid, q.bank_groups):
-            state[COLUMN_OK + read_first + k] = max(state[COLUMN_OK + read_first + k], now + q.tCCDL)
+        while read < group_end:
+            pc[COLUMN_OK + read] = max(pc[COLUMN_OK + read], now + q.tCCDL)
+            read += q.bank_groups
         for other_sid in range(q.stack_ids):
             gap = q.tCCDS if other_sid == sid else max(q.tCCDS, q.tCCDR)
-            k = 2 * p * MAX_STACK_IDS + other_sid
-            state[BUS_OK + k] = max(state[BUS_OK + k], now + gap)
-            k = (2 * p + 1) * MAX_STACK_IDS + other_sid
-            state[BUS_OK + k] = max(state[BUS_OK + k], now + q.tRTW)
-        state[PRE_OK + i] = max(state[PRE_OK + i], now + q.tRTP)
+            k = other_sid
+            pc[BUS_OK + k] = max(pc[BUS_OK + k], now + gap)
+            k = MAX_STACK_IDS + other_sid
+            pc[BUS_OK + k] = max(pc[BUS_OK + k], now + q.tRTW)
+        pc[PRE_OK + bank] = max(pc[PRE_OK + bank], now + q.tRTP)
     else:
         state[COUNTS + WR] += 1
         data_end = now + q.tCWL + q.tBL
         complete = data_end
-        for k in range(0, banks_per_sid, q.bank_groups):
-            state[COLUMN_OK + write_first + k] = max(state[COLUMN_OK + write_first + k], now + q.tCCDL)
-            state[COLUMN_OK + read_first + k] = max(state[COLUMN_OK + read_first + k], data_end + q.tWTRL)
+        while read < group_end:
+            write = read + MAX_BANKS
+            pc[COLUMN_OK + write] = max(pc[COLUMN_OK + write], now + q.tCCDL)
+            pc[COLUMN_OK + read] = max(pc[COLUMN_OK + read], data_end + q.tWTRL)
+            read += q.bank_groups
         for other_sid in range(q.stack_ids):
             gap = q.tCCDS if other_sid == sid else max(q.tCCDS, q.tCCDR)
-            k = (2 * p + 1) * MAX_STACK_IDS + other_sid
-            state[BUS_OK + k] = max(state[BUS_OK + k], now + gap)
-            k = 2 * p * MAX_STACK_IDS + other_sid
-            state[BUS_OK + k] = max(state[BUS_OK + k], data_end + q.tWTRS)
-        state[PRE_OK + i] = max(state[PRE_OK + i], data_end + q.tWR)
-    state[READY + i] = state[PRE_OK + i]
-    state[COUNTS + HITS + state[ENTRY_TOUCHED + entry]] += 1
+            k = MAX_STACK_IDS + other_sid
+            pc[BUS_OK + k] = max(pc[BUS_OK + k], now + gap)
+            k = other_sid
+            pc[BUS_OK + k] = max(pc[BUS_OK + k], data_end + q.tWTRS)
+        pc[PRE_OK + bank] = max(pc[PRE_OK + bank], data_end + q.tWR)
+    pc[READY + bank] = pc[PRE_OK + bank]
+    state[COUNTS + HITS + pc[ENTRY_TOUCHED + entry]] += 1
     state[COUNTS + LATENCY] += complete
     if state[LOG_CAPACITY] > 0:
         row_set = q.stack_ids * banks_per_sid * q.columns
-        column = column_of[state[ENTRY_ADDRESS + entry] % row_set]
-        write_log(state, q, log, now, RD + w, p, bank, state[OPEN_ROW + i], column)
-    leave_queue(state, q, p, w, bank, o, i, entry, now)
-    s = state[ENTRY_STREAM + entry]
+        column = column_of[pc[ENTRY_ADDRESS + entry] % row_set]
+        write_log(state, q, log, now, RD + w, p, bank, pc[OPEN_ROW + bank], column)
+    leave_queue(state, q, p, w, bank, o, entry, now)
+    s = pc[ENTRY_STREAM + entry]
     if state[RECORD_DONE] > 0 and state[STREAM_TRACE + s] != 0:
-        done[state[STREAM_BASE + s * MAX_PCS + p] + state[ENTRY_INDEX + entry]] = complete
-    state[ADMIT_AT + p] = now + 1
+        done[pc[STREAM_BASE + s] + pc[ENTRY_INDEX + entry]] = complete
+    pc[ADMIT_AT] = now + 1
     if burst_issued(state, q, p, s, w, complete):
         leave_stream(state, q, s)
 
 
 @inlined
-def leave_queue(state, q: DramTiming, p, w, bank, o, i, entry, now):  # type: ignore[no-untyped-def]
+def leave_queue(state, q: DramTiming, p, w, bank, o, entry, now):  # type: ignore[no-untyped-def]
     """Take a served request out of its bank's list and find the bank's next hit."""
+    pc = pseudo_channel(state, p)
     depth = q.write_queue if w != 0 else q.read_queue
-    pool = (2 * p + w) * MAX_QUEUE
-    state[QUEUED + 2 * p + w] -= 1
-    state[FREE_ENTRY + pool + depth - 1 - state[QUEUED + 2 * p + w]] = entry
-    previous = state[ENTRY_PREVIOUS + entry]
-    following = state[ENTRY_NEXT + entry]
-    if previous >= 0:
-        state[ENTRY_NEXT + previous] = following
-    else:
-        state[HEAD + o] = following
-    if following >= 0:
-        state[ENTRY_PREVIOUS + following] = previous
-    else:
-        state[TAIL + o] = previous
-    row = state[OPEN_ROW + i]
-    while following >= 0 and state[ENTRY_ROW + following] != row:
-        following = state[ENTRY_NEXT + following]
-    state[HIT_SLOT + o] = following
-    if following >= 0:
-        state[HIT_KEY + o] = (state[ENTRY_AGE + following] << BANK_BITS) | bank
-        return
-    state[HIT_KEY + o] = NO_KEY
-    if state[HEAD + o] >= 0:
-        state[ROW_KEY + o] = (state[ENTRY_AGE + state[HEAD + o]] << BANK_BITS) | bank
+    pool = w * MAX_QUEUE
+    pc[QUEUED + w] -= 1
+    pc[FREE_ENTRY + pool + depth - 1 - pc[QUEUED + w]] = entry
+    previous = pc[ENTRY_PREVIOUS + entry]
+    following = pc[ENTRY_NEXT + entry]
+    pc[ENTRY_NEXT + previous] = following
+    pc[ENTRY_PREVIOUS + following] = previous
+    hit = next_hit(pc, o, following, pc[OPEN_ROW + bank])
+    pc[HIT_SLOT + o] = hit
+    pc[HIT_KEY + o] = age_key(pc, hit, bank)
+    if hit >= LIST_END:
+        pc[ROW_KEY + o] = age_key(pc, pc[HEAD + o], bank)
         offer_row(state, q, p, w, bank, now)
 
 
 @inlined
 def account_bus_time(state, q: DramTiming, p, w, now):  # type: ignore[no-untyped-def]
     """Attribute the data-bus time since the last burst slot: refresh, turnaround, else row; then the burst itself."""
-    start = state[SLOT_END + p]
+    pc = pseudo_channel(state, p)
+    start = pc[SLOT_END]
     gap = now - start
     if gap > 0:
-        overlap = min(now, state[REFRESH_END + p]) - max(start, state[REFRESH_BEGIN + p])
-        refresh_ticks = min(gap, max(0, overlap) + state[REFRESH_FOLDED + p])
+        overlap = min(now, pc[REFRESH_END]) - max(start, pc[REFRESH_BEGIN])
+        refresh_ticks = min(gap, max(0, overlap) + pc[REFRESH_FOLDED])
         turnaround = 0
-        if w + state[LAST_WRITE + p] == 1:  # none before the first burst, when LAST_WRITE is -1
+        if w + pc[LAST_WRITE] == 1:  # none before the first burst, when LAST_WRITE is -1
             minimum = q.tRTW if w != 0 else q.tCWL + q.tBL + q.tWTRS
             turnaround = min(gap - refresh_ticks, max(minimum - q.tCCDS, 0))
         state[COUNTS + REFRESH] += refresh_ticks
         state[COUNTS + TURNAROUND] += turnaround
         state[COUNTS + ROW] += gap - refresh_ticks - turnaround
-    state[REFRESH_FOLDED + p] = 0
+    pc[REFRESH_FOLDED] = 0
     state[COUNTS + BUSY] += q.tCCDS
-    state[SLOT_END + p] = now + q.tCCDS
-    state[LAST_WRITE + p] = w
+    pc[SLOT_END] = now + q.tCCDS
+    pc[LAST_WRITE] = w
 
 
 @inlined
@@ -194,78 +188,85 @@ def issue_row(state, q: DramTiming, now, log):  # type: ignore[no-untyped-def]
     """Issue the ACT or PRE of the oldest request that needs one, if the row bus is free at this tick."""
     if state[ROW_BUS_FREE] > now:
         return
-    best = NO_KEY
-    p = -1
-    for other in range(q.pseudo_channels):
-        if state[BEST_ROW + other] < best:
-            best = state[BEST_ROW + other]
-            p = other
-    if p < 0 or best >> KEY_BITS > now:
+    p = 0
+    if pseudo_channels(q) == MAX_PCS:
+        p = int(pseudo_channel(state, 1)[BEST_ROW] < pseudo_channel(state, 0)[BEST_ROW])
+    pc = pseudo_channel(state, p)
+    best = pc[BEST_ROW]
+    if best >> KEY_BITS > now:
         return
     bank = best & BANK_MASK
-    i = p * MAX_BANKS + bank
-    oldest = state[HEAD + (2 * p + state[WRITE_MODE + p]) * MAX_BANKS + bank]
-    if state[CLOSED + i] == 0:
-        if state[ENTRY_TOUCHED + oldest] == 0:
-            state[ENTRY_TOUCHED + oldest] = 2
+    oldest = pc[HEAD + pc[WRITE_MODE] * MAX_BANKS + bank]
+    if pc[CLOSED + bank] == 0:
+        if pc[ENTRY_TOUCHED + oldest] == 0:
+            pc[ENTRY_TOUCHED + oldest] = 2
         precharge(state, q, p, bank, now, log)
         return
-    if state[ENTRY_TOUCHED + oldest] == 0:
-        state[ENTRY_TOUCHED + oldest] = 1
-    activate(state, q, p, bank, state[ENTRY_ROW + oldest], now, log)
+    if pc[ENTRY_TOUCHED + oldest] == 0:
+        pc[ENTRY_TOUCHED + oldest] = 1
+    activate(state, q, p, bank, pc[ENTRY_ROW + oldest], now, log)
 
 
 @inlined
 def activate(state, q: DramTiming, p, bank, row, now, log):  # type: ignore[no-untyped-def]
     """ACT: open a row."""
-    banks_per_sid = q.bank_groups * q.banks_per_group
-    i = p * MAX_BANKS + bank
-    state[OPEN_ROW + i] = row
-    state[CLOSED + i] = 0
-    read = 2 * p * MAX_BANKS + bank
-    state[COLUMN_OK + read] = max(state[COLUMN_OK + read], now + q.tRCDRD)
-    state[COLUMN_OK + read + MAX_BANKS] = max(state[COLUMN_OK + read + MAX_BANKS], now + q.tRCDWR)
-    state[PRE_OK + i] = now + q.tRAS
-    state[READY + i] = state[PRE_OK + i]
-    state[ACT_OK + i] = now + q.tRC
-    group_first = p * MAX_BANKS + bank // banks_per_sid * banks_per_sid + bank % q.bank_groups
-    for k in range(0, banks_per_sid, q.bank_groups):
-        state[GROUP_ACT_OK + group_first + k] = now + q.tRRDL
-    state[RRD_OK + p] = now + q.tRRDS
-    state[FAW + 4 * p + (state[FAW_NEXT + p] & 3)] = now + q.tFAW
-    state[FAW_NEXT + p] += 1
+    pc = pseudo_channel(state, p)
+    pc[OPEN_ROW + bank] = row
+    pc[CLOSED + bank] = 0
+    pc[COLUMN_OK + bank] = max(pc[COLUMN_OK + bank], now + q.tRCDRD)
+    pc[COLUMN_OK + MAX_BANKS + bank] = max(pc[COLUMN_OK + MAX_BANKS + bank], now + q.tRCDWR)
+    pc[PRE_OK + bank] = now + q.tRAS
+    pc[READY + bank] = pc[PRE_OK + bank]
+    pc[ACT_OK + bank] = now + q.tRC
+    group_ok = now + q.tRRDL
+    group_end = (state[STACK_ID_OF + bank] + 1) * q.bank_groups * q.banks_per_group
+    other = state[GROUP_FIRST + bank]
+    while other < group_end:
+        pc[GROUP_ACT_OK + other] = group_ok
+        pc[READY + other] = max(pc[READY + other], group_ok & pc[CLOSED + other])
+        other += q.bank_groups
+    pc[RRD_OK] = now + q.tRRDS
+    pc[FAW + (pc[FAW_NEXT] & 3)] = now + q.tFAW
+    pc[FAW_NEXT] += 1
     state[COUNTS + ACT] += 1
     hold_row_bus(state, q, now, q.activate_ticks)
     if q.refresh_mode == 0 and bank == 0 and p == q.pseudo_channels - 1:
         state[CHECKPOINT] = 1
     refresh_keys(state, q, p, bank)
-    offer_column(state, q, p, state[WRITE_MODE + p], bank, now)
-    state[ROW_DIRTY + p] = 1
+    offer_column(state, q, p, pc[WRITE_MODE], bank, now)
+    pc[ROW_DIRTY] = 1
     write_log(state, q, log, now, ACT, p, bank, row, -1)
 
 
 @inlined
 def precharge(state, q: DramTiming, p, bank, now, log):  # type: ignore[no-untyped-def]
     """PRE: close a bank's row."""
-    i = p * MAX_BANKS + bank
-    state[OPEN_ROW + i] = -1
-    state[CLOSED + i] = -1
-    state[ACT_OK + i] = max(state[ACT_OK + i], now + q.tRP)
-    state[READY + i] = state[ACT_OK + i]
-    state[PRE_ANY_OK + p] = now + q.tPPD
+    pc = pseudo_channel(state, p)
+    close_row(pc, q, bank, now)
+    pc[PRE_ANY_OK] = now + q.tPPD
     state[COUNTS + PRE] += 1
     hold_row_bus(state, q, now, q.precharge_ticks)
     refresh_keys(state, q, p, bank)
-    state[ROW_DIRTY + p] = 1
+    pc[ROW_DIRTY] = 1
     write_log(state, q, log, now, PRE, p, bank, -1, -1)
+
+
+@inlined
+def close_row(pc, q: DramTiming, bank, now):  # type: ignore[no-untyped-def]
+    """What a PRE or PREab at this tick means to a bank. Its ACT waits for a rising edge."""
+    pc[OPEN_ROW + bank] = -1
+    pc[CLOSED + bank] = -1
+    pc[ACT_OK + bank] = max(pc[ACT_OK + bank], rising_edge(q, now + q.tRP))
+    pc[READY + bank] = max(pc[ACT_OK + bank], pc[GROUP_ACT_OK + bank])
 
 
 @inlined
 def hold_row_bus(state, q: DramTiming, now, ticks):  # type: ignore[no-untyped-def]
     state[ROW_BUS_FREE] = now + ticks
-    for p in range(q.pseudo_channels):
-        if state[BEST_ROW + p] >> KEY_BITS < now + ticks:
-            state[ROW_DIRTY + p] = 1
+    for p in range(pseudo_channels(q)):
+        pc = pseudo_channel(state, p)
+        if pc[BEST_ROW] >> KEY_BITS < now + ticks:
+            pc[ROW_DIRTY] = 1
 
 
 @inlined

@@ -7,10 +7,11 @@ candidates.py, the consumers of the data in tiles.py, and the state in channel.p
 
 from __future__ import annotations
 
-from archsim.kernels.admission import admit, queued_requests, switch_mode
+from archsim.kernels.admission import admit, queued_requests, renumber_ages, switch_mode
 from archsim.kernels.candidates import find_candidates
 from archsim.kernels.channel import (
     ADMIT_AT,
+    AGE_SPAN,
     BEST_COLUMN,
     BEST_ROW,
     CHECKPOINT,
@@ -19,21 +20,25 @@ from archsim.kernels.channel import (
     FINISHED_JOB,
     KEY_BITS,
     LOG_CAPACITY,
+    MAX_PCS,
+    MAX_QUEUE,
     NEVER,
+    NEXT_AGE,
     NOW,
     RECORD_DONE,
     REFRESHING,
     TILE_EVENT,
+    pseudo_channel,
 )
 from archsim.kernels.commands import issue_column, issue_row
 from archsim.kernels.jit import inlined, kernel, pointer
 from archsim.kernels.refresh import begin_refresh, refresh, refresh_tick
+from archsim.kernels.special import pseudo_channels, specialised
 from archsim.kernels.tiles import run_tiles
 
 LATENCY = 10  # timing.Count, as a plain int for the compiler
 
 
-@kernel
 def advance(state, q, bank_of, column_of, trace, arrival, done, log, until, to_checkpoint):  # type: ignore[no-untyped-def]
     """Run a channel until a job finishes or the clock reaches `until`, whichever is first.
 
@@ -48,6 +53,12 @@ def advance(state, q, bank_of, column_of, trace, arrival, done, log, until, to_c
         until: horizon (at most 2^37); events at this tick or later are left for the next call.
         to_checkpoint: return also at checkpoints, with `state[CHECKPOINT]` set.
     """
+    advance_special(state, specialised(q), bank_of, column_of, trace, arrival, done, log, until, to_checkpoint)
+
+
+@kernel
+def advance_special(state, q, bank_of, column_of, trace, arrival, done, log, until, to_checkpoint):  # type: ignore[no-untyped-def]
+    """`advance` for kernels, with `special.specialised` timing."""
     state[LOG_CAPACITY] = log.shape[0]
     state[RECORD_DONE] = done.shape[0]
     run(
@@ -71,7 +82,6 @@ def run(state, q, bank_of, column_of, trace, arrival, done, log, until, to_check
 @inlined
 def run_events(state, q, bank_of, column_of, trace, arrival, done, log, until, to_checkpoint):  # type: ignore[no-untyped-def]
     """The event loop."""
-    pcs = q.pseudo_channels
     state[FINISHED_JOB] = -1
     state[CHECKPOINT] = 0
     while True:
@@ -82,22 +92,12 @@ def run_events(state, q, bank_of, column_of, trace, arrival, done, log, until, t
             run_tiles(state, q, now)
             if state[FINISHED_JOB] >= 0:
                 return
-        wake = state[TILE_EVENT]
-        for p in range(pcs):
-            if state[ADMIT_AT + p] <= now:
-                admit(state, q, p, now, bank_of, trace, arrival)
-            wake = min(wake, state[ADMIT_AT + p])
-            switch_mode(state, q, p)
-            if now >= state[DUE + p] and state[REFRESHING + p] == 0:
-                begin_refresh(state, q, p)
-            if state[REFRESHING + p] == 0:
-                wake = min(wake, state[DUE + p])
-        target = NEVER
-        for p in range(pcs):
-            find_candidates(state, q, p, now)
-            target = min(target, min(state[BEST_COLUMN + p], state[BEST_ROW + p]) >> KEY_BITS)
-            if state[REFRESHING + p] != 0:
-                target = min(target, refresh_tick(state, q, p, now))
+        if state[NEXT_AGE] >= AGE_SPAN - 2 * MAX_PCS * MAX_QUEUE:  # no more than that can enter at once
+            renumber_ages(state, q)
+        wake, target = state[TILE_EVENT], NEVER
+        for p in range(pseudo_channels(q)):
+            again, due = prepare(state, q, p, now, bank_of, trace, arrival)
+            wake, target = min(wake, again), min(target, due)
         if wake <= target and wake > now:
             state[NOW] = min(wake, until)
             continue
@@ -106,11 +106,30 @@ def run_events(state, q, bank_of, column_of, trace, arrival, done, log, until, t
             return
         now = target
         state[NOW] = target
-        for p in range(pcs):
-            if state[REFRESHING + p] != 0 and refresh_tick(state, q, p, now) <= now:
+        for p in range(pseudo_channels(q)):
+            if pseudo_channel(state, p)[REFRESHING] != 0 and refresh_tick(state, q, p, now) <= now:
                 refresh(state, q, p, now, log)
         issue_column(state, q, now, column_of, done, log)
         issue_row(state, q, now, log)
         state[NOW] = now + 1
         if state[FINISHED_JOB] >= 0 or (to_checkpoint and state[CHECKPOINT] != 0):
             return
+
+
+@inlined
+def prepare(state, q, p, now, bank_of, trace, arrival):  # type: ignore[no-untyped-def]
+    """Steps 1 to 3 of a tick for one pseudo-channel. When it must be looked at again; when its next command is due."""
+    pc = pseudo_channel(state, p)
+    if pc[ADMIT_AT] <= now:
+        admit(state, q, p, now, bank_of, trace, arrival)
+    wake = pc[ADMIT_AT]
+    switch_mode(state, q, p)
+    if now >= pc[DUE] and pc[REFRESHING] == 0:
+        begin_refresh(state, q, p)
+    if pc[REFRESHING] == 0:
+        wake = min(wake, pc[DUE])
+    find_candidates(state, q, p, now)
+    target = min(pc[BEST_COLUMN], pc[BEST_ROW]) >> KEY_BITS
+    if pc[REFRESHING] != 0:
+        target = min(target, refresh_tick(state, q, p, now))
+    return wake, target

@@ -54,6 +54,17 @@ def _int64_pointer(_typing: Any, array: types.Array) -> Any:
     return signature, codegen
 
 
+@intrinsic
+def _int64_shifted(_typing: Any, address: types.CPointer, words: Any) -> Any:
+    """The address `words` words further on."""
+    signature = address(address, types.int64)
+
+    def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.gep(arguments[0], [arguments[1]])
+
+    return signature, codegen
+
+
 _PLAIN = bool(numba.config.DISABLE_JIT) or bool(numba.config.BOUNDSCHECK)  # type: ignore[attr-defined]
 
 
@@ -64,6 +75,11 @@ if _PLAIN:
         """The array itself: interpreted and bounds-checked kernels index arrays."""
         return array
 
+    @kernel
+    def shifted(part: np.ndarray, words: int) -> np.ndarray:
+        """The array from there on."""
+        return part[words:]
+
 else:
 
     @inlined
@@ -72,3 +88,8 @@ else:
 
         The caller keeps the array alive. With NUMBA_DISABLE_JIT=1 or NUMBA_BOUNDSCHECK=1 it stays an array."""
         return _int64_pointer(array)  # type: ignore[no-any-return,call-arg]
+
+    @inlined
+    def shifted(part: np.ndarray, words: int) -> np.ndarray:
+        """A pointer further into the array: a block of it, with its own offsets."""
+        return _int64_shifted(part, words)  # type: ignore[no-any-return,call-arg]

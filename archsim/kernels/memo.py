@@ -44,6 +44,7 @@ from archsim.kernels.channel import (
     STREAM_SHARE,
     STREAM_THRESHOLD,
     STREAM_WRITE,
+    pseudo_channel,
 )
 from archsim.kernels.dram import run
 from archsim.kernels.jit import inlined, kernel, pointer
@@ -56,6 +57,7 @@ from archsim.kernels.outlook import (
     streams_apart,
     write_outlook,
 )
+from archsim.kernels.special import specialised
 from archsim.kernels.timing import DramTiming
 
 # Words of a recorded period.
@@ -106,7 +108,6 @@ def new_memo(budget_bytes: int = 1 << 30) -> Memo:
     return memo
 
 
-@kernel
 def advance_with_memo(state, q, bank_of, column_of, memo, until):  # type: ignore[no-untyped-def]
     """`dram.advance` with the memo: the same result.
 
@@ -114,6 +115,12 @@ def advance_with_memo(state, q, bank_of, column_of, memo, until):  # type: ignor
         state, q, bank_of, column_of, until: as in `dram.advance`.
         memo: a `Memo` used with this `q` and address map alone.
     """
+    advance_special_with_memo(state, specialised(q), bank_of, column_of, memo, until)
+
+
+@kernel
+def advance_special_with_memo(state, q, bank_of, column_of, memo, until):  # type: ignore[no-untyped-def]
+    """`advance_with_memo` for kernels, with `special.specialised` timing."""
     state[LOG_CAPACITY] = 0
     state[RECORD_DONE] = 0
     state[FINISHED_JOB] = -1
@@ -193,11 +200,12 @@ def note_start(st, q: DramTiming, deltas):  # type: ignore[no-untyped-def]
     """Remember where everything stands at the start of a period to be recorded."""
     deltas[DT] = st[NOW]
     for p in range(MAX_PCS):
-        deltas[FAWS + p] = st[FAW_NEXT + p]
+        pc = pseudo_channel(st, p)
+        deltas[FAWS + p] = pc[FAW_NEXT]
+        for bank in range(MAX_BANKS):
+            deltas[OPEN_ROWS + p * MAX_BANKS + bank] = pc[OPEN_ROW + bank]
     for k in range(16):
         deltas[COUNT_DELTAS + k] = st[COUNTS + k]
-    for i in range(MAX_PCS * MAX_BANKS):
-        deltas[OPEN_ROWS + i] = st[OPEN_ROW + i]
     n = STREAM_DELTAS
     deltas[n] = st[ACTIVE_STREAMS]
     n += 1
@@ -206,8 +214,9 @@ def note_start(st, q: DramTiming, deltas):  # type: ignore[no-untyped-def]
         deltas[n] = s
         n += 1
         for p in range(q.pseudo_channels):
-            deltas[n] = st[STREAM_NEXT + s * MAX_PCS + p]
-            deltas[n + 1] = st[STREAM_ISSUED + s * MAX_PCS + p]
+            pc = pseudo_channel(st, p)
+            deltas[n] = pc[STREAM_NEXT + s]
+            deltas[n + 1] = pc[STREAM_ISSUED + s]
             n += 2
     for job in range(MAX_JOBS):
         deltas[n] = st[JOB + job * JOB_FIELDS + JOB_STARTED]
@@ -229,8 +238,9 @@ def record(st, q: DramTiming, memo, here, form, deltas):  # type: ignore[no-unty
         s = deltas[n]
         n += 1
         for p in range(q.pseudo_channels):
-            deltas[n] = st[STREAM_NEXT + s * MAX_PCS + p] - deltas[n]
-            deltas[n + 1] = st[STREAM_ISSUED + s * MAX_PCS + p] - deltas[n + 1]
+            pc = pseudo_channel(st, p)
+            deltas[n] = pc[STREAM_NEXT + s] - deltas[n]
+            deltas[n + 1] = pc[STREAM_ISSUED + s] - deltas[n + 1]
             if deltas[n] >= limit:
                 return
             n += 2
@@ -243,7 +253,7 @@ def record(st, q: DramTiming, memo, here, form, deltas):  # type: ignore[no-unty
     deltas[DT] = st[NOW] - deltas[DT]
     deltas[FINISHED] = st[FINISHED_JOB]
     for p in range(MAX_PCS):
-        deltas[FAWS + p] = st[FAW_NEXT + p] - deltas[FAWS + p]
+        deltas[FAWS + p] = pseudo_channel(st, p)[FAW_NEXT] - deltas[FAWS + p]
     # The form settles idle time first, so that the counts of the period include it.
     there = identify(st, q, pointer(form), form, memo)
     if there < 0 or memo.used[USED_FORMS] <= here:
@@ -288,7 +298,7 @@ def add_period(st, q: DramTiming, period):  # type: ignore[no-untyped-def]
     """Move the clock, the counts and the progress of streams and jobs by one recorded period."""
     st[NOW] += period[DT]
     for p in range(MAX_PCS):
-        st[FAW_NEXT + p] += period[FAWS + p]
+        pseudo_channel(st, p)[FAW_NEXT] += period[FAWS + p]
     for k in range(16):
         st[COUNTS + k] += period[COUNT_DELTAS + k]
     open_rows(st, q, period)
@@ -298,16 +308,18 @@ def add_period(st, q: DramTiming, period):  # type: ignore[no-untyped-def]
         n += 1
         j = JOB + st[STREAM_JOB + s] * JOB_FIELDS
         for p in range(q.pseudo_channels):
-            st[STREAM_NEXT + s * MAX_PCS + p] += period[n]
-            st[STREAM_ISSUED + s * MAX_PCS + p] += period[n + 1]
+            pc = pseudo_channel(st, p)
+            pc[STREAM_NEXT + s] += period[n]
+            pc[STREAM_ISSUED + s] += period[n + 1]
             st[j + (JOB_OPEN_WRITES if st[STREAM_WRITE + s] != 0 else JOB_OPEN_READS)] -= period[n + 1]
             n += 2
     jobs = n
     n = STREAM_DELTAS + 1
     for _ in range(period[STREAM_DELTAS]):
         s = period[n]
-        for sp in range(s * MAX_PCS, (s + 1) * MAX_PCS):
-            st[STREAM_THRESHOLD + sp] += st[STREAM_SHARE + sp] * period[jobs + 2 * st[STREAM_JOB + s]]
+        for p in range(MAX_PCS):
+            pc = pseudo_channel(st, p)
+            pc[STREAM_THRESHOLD + s] += pc[STREAM_SHARE + s] * period[jobs + 2 * st[STREAM_JOB + s]]
         n += 1 + 2 * q.pseudo_channels
     for job in range(MAX_JOBS):
         st[JOB + job * JOB_FIELDS + JOB_STARTED] += period[jobs + 2 * job]
@@ -339,8 +351,10 @@ def note_rows(st, q: DramTiming, deltas):  # type: ignore[no-untyped-def]
     banks = q.stack_ids * q.bank_groups * q.banks_per_group
     row_set = banks * q.columns
     for p in range(q.pseudo_channels):
-        for i in range(p * MAX_BANKS, p * MAX_BANKS + banks):
-            row = st[OPEN_ROW + i]
+        pc = pseudo_channel(st, p)
+        for bank in range(banks):
+            i = p * MAX_BANKS + bank
+            row = pc[OPEN_ROW + bank]
             if row == deltas[OPEN_ROWS + i]:
                 deltas[OPEN_ROWS + i] = UNCHANGED
                 continue
@@ -350,7 +364,7 @@ def note_rows(st, q: DramTiming, deltas):  # type: ignore[no-untyped-def]
             n = STREAM_DELTAS + 1
             for k in range(deltas[STREAM_DELTAS]):
                 s = deltas[n]
-                start = (st[STREAM_BASE + s * MAX_PCS + p] + deltas[n + 1 + 2 * p]) // row_set
+                start = (pc[STREAM_BASE + s] + deltas[n + 1 + 2 * p]) // row_set
                 place = row - start + ROWS_BEHIND
                 if 0 <= place <= rows_ahead(q) + ROWS_BEHIND:
                     deltas[OPEN_ROWS + i] = k * ROW_SPAN + place
@@ -365,10 +379,11 @@ def open_rows(st, q: DramTiming, period):  # type: ignore[no-untyped-def]
     """Open and close the rows that a period opens and closes. Before the streams move on."""
     banks = q.stack_ids * q.bank_groups * q.banks_per_group
     for p in range(q.pseudo_channels):
-        for i in range(p * MAX_BANKS, p * MAX_BANKS + banks):
-            code = period[OPEN_ROWS + i]
+        pc = pseudo_channel(st, p)
+        for bank in range(banks):
+            code = period[OPEN_ROWS + p * MAX_BANKS + bank]
             if code == SHUT:
-                st[OPEN_ROW + i] = -1
+                pc[OPEN_ROW + bank] = -1
             elif code >= 0:
                 s = period[STREAM_DELTAS + 1 + code // ROW_SPAN * (1 + 2 * q.pseudo_channels)]
-                st[OPEN_ROW + i] = stream_row(st, q, s, p) + code % ROW_SPAN - ROWS_BEHIND
+                pc[OPEN_ROW + bank] = stream_row(st, q, s, p) + code % ROW_SPAN - ROWS_BEHIND

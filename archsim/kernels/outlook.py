@@ -18,14 +18,15 @@ from archsim.kernels.channel import (
     JOB_FIELDS,
     JOB_STARTED,
     JOB_TILES,
+    LIST_END,
     MAX_BANKS,
     MAX_JOBS,
-    MAX_PCS,
     OPEN_ROW,
     STREAM_BASE,
     STREAM_NEXT,
     STREAM_TOTAL,
     STREAM_TRACE,
+    pseudo_channel,
 )
 from archsim.kernels.jit import inlined
 from archsim.kernels.timing import DramTiming
@@ -52,8 +53,9 @@ def rows_ahead(q: DramTiming):  # type: ignore[no-untyped-def]
 @inlined
 def stream_row(state, q: DramTiming, s, p):  # type: ignore[no-untyped-def]
     """Row of a sequential stream's next request."""
+    pc = pseudo_channel(state, p)
     row_set = q.stack_ids * q.bank_groups * q.banks_per_group * q.columns
-    return (state[STREAM_BASE + s * MAX_PCS + p] + state[STREAM_NEXT + s * MAX_PCS + p]) // row_set
+    return (pc[STREAM_BASE + s] + pc[STREAM_NEXT + s]) // row_set
 
 
 @inlined
@@ -78,14 +80,15 @@ def has_form(state, q: DramTiming):  # type: ignore[no-untyped-def]
         return False
     banks = q.stack_ids * q.bank_groups * q.banks_per_group
     for p in range(q.pseudo_channels):
+        pc = pseudo_channel(state, p)
         for w in range(2):
-            first = (2 * p + w) * MAX_BANKS
+            first = w * MAX_BANKS
             for o in range(first, first + banks):
-                entry = state[HEAD + o]
-                while entry >= 0:
-                    if state[ENTRY_ROW + entry] < stream_row(state, q, state[ENTRY_STREAM + entry], p) - ROWS_BEHIND:
+                entry = pc[HEAD + o]
+                while entry < LIST_END:
+                    if pc[ENTRY_ROW + entry] < stream_row(state, q, pc[ENTRY_STREAM + entry], p) - ROWS_BEHIND:
                         return False
-                    entry = state[ENTRY_NEXT + entry]
+                    entry = pc[ENTRY_NEXT + entry]
     return True
 
 
@@ -109,8 +112,9 @@ def write_outlook(state, q: DramTiming, form, n):  # type: ignore[no-untyped-def
     limit = reach(q)
     for k in range(state[ACTIVE_STREAMS]):
         for p in range(q.pseudo_channels):
-            sp = state[ACTIVE + k] * MAX_PCS + p
-            form[n] = min(limit, state[STREAM_TOTAL + sp] - state[STREAM_NEXT + sp])
+            pc = pseudo_channel(state, p)
+            s = state[ACTIVE + k]
+            form[n] = min(limit, pc[STREAM_TOTAL + s] - pc[STREAM_NEXT + s])
             n += 1
     for job in range(MAX_JOBS):
         j = JOB + job * JOB_FIELDS
@@ -118,7 +122,8 @@ def write_outlook(state, q: DramTiming, form, n):  # type: ignore[no-untyped-def
             form[n] = min(limit, state[j + JOB_TILES] - state[j + JOB_STARTED])
             n += 1
     for p in range(q.pseudo_channels):
+        pc = pseudo_channel(state, p)
         for bank in range(q.stack_ids * q.bank_groups * q.banks_per_group):
-            form[n] = row_code(state, q, p, state[OPEN_ROW + p * MAX_BANKS + bank])
+            form[n] = row_code(state, q, p, pc[OPEN_ROW + bank])
             n += 1
     return n

@@ -19,10 +19,12 @@ from archsim.kernels.channel import (
     NOW,
     STREAM_BASE,
     STREAM_TOTAL,
+    pseudo_channel,
 )
-from archsim.kernels.dram import advance
+from archsim.kernels.dram import advance_special
 from archsim.kernels.jit import kernel, pointer
-from archsim.kernels.memo import advance_with_memo
+from archsim.kernels.memo import advance_special_with_memo
+from archsim.kernels.special import specialised
 from archsim.kernels.tiles import submit_job, submit_stream, wait_for_data
 
 # Words of an operator.
@@ -66,11 +68,12 @@ def idle_until(state, q, bank_of, column_of, until):  # type: ignore[no-untyped-
     """Let a memory without work reach a tick, and count its idle time up to there."""
     nothing = np.zeros(0, np.int64)
     if state[NOW] < until:
-        advance(state, q, bank_of, column_of, nothing, nothing, nothing, np.zeros((0, 8), np.int64), until, False)
+        advance_special(
+            state, q, bank_of, column_of, nothing, nothing, nothing, np.zeros((0, 8), np.int64), until, False
+        )
     settle_idle(pointer(state), q)
 
 
-@kernel
 def run_program(  # type: ignore[no-untyped-def]
     state, q, bank_of, column_of, memo, use_memo, operators, ranges, tick, origin, start_fs, horizon, outcomes
 ):
@@ -88,6 +91,17 @@ def run_program(  # type: ignore[no-untyped-def]
     Returns:
         The number of operators that finished: n, or less if the memory made no progress.
     """
+    return run_special_program(
+        state, specialised(q), bank_of, column_of, memo, use_memo, operators, ranges, tick, origin, start_fs, horizon,
+        outcomes,
+    )  # fmt: skip
+
+
+@kernel
+def run_special_program(  # type: ignore[no-untyped-def]
+    state, q, bank_of, column_of, memo, use_memo, operators, ranges, tick, origin, start_fs, horizon, outcomes
+):
+    """`run_program` with `special.specialised` timing."""
     nothing = np.zeros(0, np.int64)
     no_log = np.zeros((0, 8), np.int64)
     before = np.zeros(16, np.int64)
@@ -102,20 +116,21 @@ def run_program(  # type: ignore[no-untyped-def]
         outcomes[i, STREAM_START_FS] = now_fs
         begin = ticks_from_fs(now_fs, tick[0], tick[1]) - origin
         if state[NOW] < begin:
-            advance(state, q, bank_of, column_of, nothing, nothing, nothing, no_log, begin, False)
+            advance_special(state, q, bank_of, column_of, nothing, nothing, nothing, no_log, begin, False)
         if operators[i, RANGES] > 0:
             submit_job(st, q, 0, operators[i, TILES], operators[i, TILE_TICKS], 0)
             for slot in range(operators[i, RANGES]):
                 data = operators[i, FIRST_RANGE] + slot
                 for p in range(MAX_PCS):
-                    state[STREAM_BASE + slot * MAX_PCS + p] = ranges[data, 0]
-                    state[STREAM_TOTAL + slot * MAX_PCS + p] = ranges[data, 1]
+                    pc = pseudo_channel(st, p)
+                    pc[STREAM_BASE + slot] = ranges[data, 0]
+                    pc[STREAM_TOTAL + slot] = ranges[data, 1]
                 submit_stream(st, q, slot, 0, ranges[data, 2], operators[i, WINDOW], 0)
             wait_for_data(st, q, 0, state[NOW])
             if use_memo:
-                advance_with_memo(state, q, bank_of, column_of, memo, horizon)
+                advance_special_with_memo(state, q, bank_of, column_of, memo, horizon)
             else:
-                advance(state, q, bank_of, column_of, nothing, nothing, nothing, no_log, horizon, False)
+                advance_special(state, q, bank_of, column_of, nothing, nothing, nothing, no_log, horizon, False)
             if state[FINISHED_JOB] < 0:
                 return i
             state[FINISHED_JOB] = -1

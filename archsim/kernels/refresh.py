@@ -10,10 +10,9 @@ from archsim.kernels.channel import (
     COLUMN_DIRTY,
     COUNTS,
     DUE,
+    GROUP_ACT_OK,
     HELD_BANK,
-    MAX_BANKS,
     NEVER,
-    OPEN_ROW,
     POINTER,
     PRE_ANY_OK,
     PRE_OK,
@@ -27,8 +26,9 @@ from archsim.kernels.channel import (
     ROW_DIRTY,
     RRD_OK,
     SLOT_END,
+    pseudo_channel,
 )
-from archsim.kernels.commands import hold_row_bus, precharge, write_log
+from archsim.kernels.commands import close_row, hold_row_bus, precharge, write_log
 from archsim.kernels.jit import inlined
 from archsim.kernels.timing import DramTiming
 
@@ -40,92 +40,90 @@ PREAB, REFAB, REFPB = 2, 5, 6
 @inlined
 def begin_refresh(state, q: DramTiming, p):  # type: ignore[no-untyped-def]
     """A refresh has become due: block the pseudo-channel (all-bank) or hold one bank (per-bank)."""
-    state[REFRESHING + p] = 1
+    pc = pseudo_channel(state, p)
+    pc[REFRESHING] = 1
     if q.refresh_mode == ALL_BANK:
-        earlier_end = min(state[REFRESH_END + p], state[DUE + p])  # an overdue refresh begins while the last one runs
-        state[REFRESH_FOLDED + p] += max(0, earlier_end - max(state[REFRESH_BEGIN + p], state[SLOT_END + p]))
-        state[REFRESH_BEGIN + p] = state[DUE + p]
-        state[REFRESH_END + p] = NEVER
+        earlier_end = min(pc[REFRESH_END], pc[DUE])  # an overdue refresh begins while the last one runs
+        pc[REFRESH_FOLDED] += max(0, earlier_end - max(pc[REFRESH_BEGIN], pc[SLOT_END]))
+        pc[REFRESH_BEGIN] = pc[DUE]
+        pc[REFRESH_END] = NEVER
         return
-    state[HELD_BANK + p] = state[POINTER + p]
-    refresh_keys(state, q, p, state[HELD_BANK + p])
-    state[COLUMN_DIRTY + p] = 1
-    state[ROW_DIRTY + p] = 1
+    pc[HELD_BANK] = pc[POINTER]
+    refresh_keys(state, q, p, pc[HELD_BANK])
+    pc[COLUMN_DIRTY] = 1
+    pc[ROW_DIRTY] = 1
 
 
 @inlined
 def refresh_tick(state, q: DramTiming, p, now):  # type: ignore[no-untyped-def]
     """When the next command that the pending refresh needs can issue."""
+    pc = pseudo_channel(state, p)
     banks = q.stack_ids * q.bank_groups * q.banks_per_group
     earliest = max(now, state[ROW_BUS_FREE])
     if q.refresh_mode == PER_BANK:
-        i = p * MAX_BANKS + state[HELD_BANK + p]
-        if state[CLOSED + i] == 0:
-            return max(earliest, max(state[PRE_OK + i], state[PRE_ANY_OK + p]))
-        earliest = max(earliest, max(state[ACT_OK + i], max(state[REFPB_OK + p], state[RRD_OK + p])))
+        bank = pc[HELD_BANK]
+        if pc[CLOSED + bank] == 0:
+            return max(earliest, max(pc[PRE_OK + bank], pc[PRE_ANY_OK]))
+        earliest = max(earliest, max(pc[ACT_OK + bank], max(pc[REFPB_OK], pc[RRD_OK])))
         return rising_edge(q, earliest)
     any_open = False
-    for i in range(p * MAX_BANKS, p * MAX_BANKS + banks):
-        if state[CLOSED + i] == 0:
+    for bank in range(banks):
+        if pc[CLOSED + bank] == 0:
             any_open = True
-            earliest = max(earliest, state[PRE_OK + i])
+            earliest = max(earliest, pc[PRE_OK + bank])
     if any_open:
-        return max(earliest, state[PRE_ANY_OK + p])
-    for i in range(p * MAX_BANKS, p * MAX_BANKS + banks):
-        earliest = max(earliest, state[ACT_OK + i])
+        return max(earliest, pc[PRE_ANY_OK])
+    for bank in range(banks):
+        earliest = max(earliest, pc[ACT_OK + bank])
     return rising_edge(q, earliest)
 
 
 @inlined
 def refresh(state, q: DramTiming, p, now, log):  # type: ignore[no-untyped-def]
     """Issue the command that the pending refresh of pseudo-channel p needs next."""
+    pc = pseudo_channel(state, p)
     banks = q.stack_ids * q.bank_groups * q.banks_per_group
-    state[ROW_DIRTY + p] = 1
+    pc[ROW_DIRTY] = 1
     if q.refresh_mode == PER_BANK:
-        bank = state[HELD_BANK + p]
-        i = p * MAX_BANKS + bank
-        if state[CLOSED + i] == 0:
+        bank = pc[HELD_BANK]
+        if pc[CLOSED + bank] == 0:
             precharge(state, q, p, bank, now, log)
             return
         hold_row_bus(state, q, now, q.precharge_ticks)
         write_log(state, q, log, now, REFPB, p, bank, -1, -1)
         state[COUNTS + REFPB] += 1
-        state[ACT_OK + i] = now + q.tRFCpb
-        state[READY + i] = state[ACT_OK + i]
-        state[REFPB_OK + p] = now + q.tRREFD
-        state[DUE + p] += q.tREFIpb
-        state[POINTER + p] = (bank + 1) % banks
-        state[HELD_BANK + p] = -1
-        state[REFRESHING + p] = 0
+        pc[ACT_OK + bank] = now + q.tRFCpb
+        pc[READY + bank] = max(pc[ACT_OK + bank], pc[GROUP_ACT_OK + bank])
+        pc[REFPB_OK] = now + q.tRREFD
+        pc[DUE] += q.tREFIpb
+        pc[POINTER] = (bank + 1) % banks
+        pc[HELD_BANK] = -1
+        pc[REFRESHING] = 0
         refresh_keys(state, q, p, bank)
-        state[COLUMN_DIRTY + p] = 1
-        if state[POINTER + p] == 0 and p == q.pseudo_channels - 1:
+        pc[COLUMN_DIRTY] = 1
+        if pc[POINTER] == 0 and p == q.pseudo_channels - 1:
             state[CHECKPOINT] = 1
         return
     any_open = False
     for bank in range(banks):
-        i = p * MAX_BANKS + bank
-        if state[CLOSED + i] == 0:
+        if pc[CLOSED + bank] == 0:
             any_open = True
-            state[ACT_OK + i] = max(state[ACT_OK + i], now + q.tRP)
-            state[READY + i] = state[ACT_OK + i]
-            state[CLOSED + i] = -1
-            state[OPEN_ROW + i] = -1
+            close_row(pc, q, bank, now)
             refresh_keys(state, q, p, bank)
     hold_row_bus(state, q, now, q.precharge_ticks)
     if any_open:
         write_log(state, q, log, now, PREAB, p, -1, -1, -1)
         state[COUNTS + PREAB] += 1
-        state[PRE_ANY_OK + p] = now + q.tPPD
+        pc[PRE_ANY_OK] = now + q.tPPD
         return
     write_log(state, q, log, now, REFAB, p, -1, -1, -1)
     state[COUNTS + REFAB] += 1
-    for i in range(p * MAX_BANKS, p * MAX_BANKS + banks):
-        state[ACT_OK + i] = now + q.tRFCab
-        state[READY + i] = now + q.tRFCab
-    state[DUE + p] += q.tREFI
-    state[REFRESHING + p] = 0
-    state[REFRESH_END + p] = now + q.tRFCab
-    state[COLUMN_DIRTY + p] = 1
+    for bank in range(banks):
+        pc[ACT_OK + bank] = now + q.tRFCab
+        pc[READY + bank] = max(pc[ACT_OK + bank], pc[GROUP_ACT_OK + bank])
+    pc[DUE] += q.tREFI
+    pc[REFRESHING] = 0
+    pc[REFRESH_END] = now + q.tRFCab
+    pc[COLUMN_DIRTY] = 1
     if p == q.pseudo_channels - 1:
         state[CHECKPOINT] = 1

@@ -35,17 +35,18 @@ from archsim.kernels.channel import (
     STREAM_WINDOW,
     STREAM_WRITE,
     TILE_EVENT,
+    pseudo_channel,
 )
 from archsim.kernels.jit import inlined
+from archsim.kernels.special import pseudo_channels
 from archsim.kernels.timing import DramTiming
 
 
 @inlined
 def burst_issued(state, q: DramTiming, p, s, w, complete):  # type: ignore[no-untyped-def]
     """Count one issued burst of stream s. True if it was the stream's last one."""
-    pcs = q.pseudo_channels
-    sp = s * MAX_PCS + p
-    state[STREAM_ISSUED + sp] += 1
+    pc = pseudo_channel(state, p)
+    pc[STREAM_ISSUED + s] += 1
     j = state[STREAM_JOB + s] * JOB_FIELDS
     state[JOB + j + JOB_LAST_DATA] = max(state[JOB + j + JOB_LAST_DATA], complete)
     if state[STREAM_WRITE + s] != 0:
@@ -55,16 +56,17 @@ def burst_issued(state, q: DramTiming, p, s, w, complete):  # type: ignore[no-un
         state[JOB + j + JOB_OPEN_READS] -= 1
         open_bursts = state[JOB + j + JOB_OPEN_READS]
         if (
-            state[STREAM_ISSUED + sp] == min(state[STREAM_THRESHOLD + sp], state[STREAM_TOTAL + sp])
+            pc[STREAM_ISSUED + s] == min(pc[STREAM_THRESHOLD + s], pc[STREAM_TOTAL + s])
             and state[JOB + j + JOB_TILES] > 0
         ):
             wait_for_data(state, q, state[STREAM_JOB + s], complete)
     if open_bursts == 0:
         finish_if_done(state, state[STREAM_JOB + s])
-    if state[STREAM_ISSUED + sp] < state[STREAM_TOTAL + sp]:
+    if pc[STREAM_ISSUED + s] < pc[STREAM_TOTAL + s]:
         return False
-    for other in range(pcs):
-        if state[STREAM_ISSUED + s * MAX_PCS + other] < state[STREAM_TOTAL + s * MAX_PCS + other]:
+    for other in range(pseudo_channels(q)):
+        pc = pseudo_channel(state, other)
+        if pc[STREAM_ISSUED + s] < pc[STREAM_TOTAL + s]:
             return False
     return True
 
@@ -93,8 +95,8 @@ def wait_for_data(state, q: DramTiming, job, arrived):  # type: ignore[no-untype
         if state[STREAM_JOB + s] != job or state[STREAM_WRITE + s] != 0:
             continue
         for p in range(pcs):
-            sp = s * MAX_PCS + p
-            if state[STREAM_ISSUED + sp] < min(state[STREAM_THRESHOLD + sp], state[STREAM_TOTAL + sp]):
+            pc = pseudo_channel(state, p)
+            if pc[STREAM_ISSUED + s] < min(pc[STREAM_THRESHOLD + s], pc[STREAM_TOTAL + s]):
                 return
     state[JOB + j + JOB_READY] = arrived
     schedule_tile(state, job)
@@ -122,7 +124,8 @@ def run_tiles(state, q: DramTiming, now):  # type: ignore[no-untyped-def]
             state[JOB + j + JOB_TILE_END] = NEVER
             state[JOB + j + JOB_ENDED] += 1
             for p in range(q.pseudo_channels):
-                state[ADMIT_AT + p] = min(state[ADMIT_AT + p], now)
+                pc = pseudo_channel(state, p)
+                pc[ADMIT_AT] = min(pc[ADMIT_AT], now)
             if state[JOB + j + JOB_ENDED] == state[JOB + j + JOB_TILES]:
                 state[JOB + j + JOB_LAST_DATA] = max(state[JOB + j + JOB_LAST_DATA], now)
                 finish_if_done(state, job)
@@ -144,8 +147,9 @@ def start_tile(state, q: DramTiming, job, now):  # type: ignore[no-untyped-def]
     state[JOB + j + JOB_READY] = NEVER
     for s in range(MAX_STREAMS):
         if state[STREAM_JOB + s] == job:
-            for sp in range(s * MAX_PCS, (s + 1) * MAX_PCS):
-                state[STREAM_THRESHOLD + sp] += state[STREAM_SHARE + sp]
+            for p in range(MAX_PCS):
+                pc = pseudo_channel(state, p)
+                pc[STREAM_THRESHOLD + s] += pc[STREAM_SHARE + s]
     # Bursts issued before this tile started arrive before it ends (tile_ticks >= tCL + tBL), so "now" is late enough.
     wait_for_data(state, q, job, now)
 
@@ -190,13 +194,13 @@ def submit_stream(state, q: DramTiming, slot, job, write, window, trace):  # typ
     tiles = state[JOB + j + JOB_TILES]
     bursts = 0
     for p in range(pcs):
-        sp = slot * MAX_PCS + p
-        state[STREAM_NEXT + sp] = 0
-        state[STREAM_ISSUED + sp] = 0
-        share = (state[STREAM_TOTAL + sp] + tiles - 1) // tiles if tiles > 0 else 0
-        state[STREAM_SHARE + sp] = share
-        state[STREAM_THRESHOLD + sp] = share
-        bursts += state[STREAM_TOTAL + sp]
+        pc = pseudo_channel(state, p)
+        pc[STREAM_NEXT + slot] = 0
+        pc[STREAM_ISSUED + slot] = 0
+        share = (pc[STREAM_TOTAL + slot] + tiles - 1) // tiles if tiles > 0 else 0
+        pc[STREAM_SHARE + slot] = share
+        pc[STREAM_THRESHOLD + slot] = share
+        bursts += pc[STREAM_TOTAL + slot]
     state[JOB + j + (JOB_OPEN_WRITES if write != 0 else JOB_OPEN_READS)] += bursts
     if bursts == 0:
         return
@@ -208,4 +212,5 @@ def submit_stream(state, q: DramTiming, slot, job, write, window, trace):  # typ
     state[ACTIVE + k] = slot
     state[ACTIVE_STREAMS] = n + 1
     for p in range(pcs):
-        state[ADMIT_AT + p] = min(state[ADMIT_AT + p], state[NOW])
+        pc = pseudo_channel(state, p)
+        pc[ADMIT_AT] = min(pc[ADMIT_AT], state[NOW])
