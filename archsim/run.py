@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ from archsim.serving.serve import serve
 from archsim.system import SystemSpec, load_system
 from archsim.workload.operators import lower_decode, lower_prefill
 
+WARM_UP_OPERATORS = 8
+
 Overrides = Mapping[str, object] | Sequence[str]
 
 
@@ -55,16 +58,25 @@ def run(
     Raises:
         UserError: for anything wrong with the experiment, a model that doesn't fit, or an unwritable directory.
     """
-    started = time.perf_counter()
     loaded = load_experiment(experiment, overrides)
     directory = Path(out) if out is not None else Path("runs") / Path(str(loaded.loaded.file)).parent.name
     ensure_writable(directory)
+    command = ("archsim", "run", str(experiment), *_override_words(overrides))
+    return write_run(directory, simulate(loaded, progress=progress, command=command), artefacts=ARTEFACTS)
+
+
+def simulate(loaded: LoadedExperiment, *, progress: bool = False, command: Sequence[str] = ()) -> RunData:
+    """Simulate an experiment and write nothing; `metrics()` of the result are the run's metrics.
+
+    Raises UserError for a model that doesn't fit. `command` is what the manifest will say made the run.
+    """
+    started = time.perf_counter()
     workload = loaded.spec.workload
     if isinstance(workload, RequestsWorkload):
         phases, requests = _serve(loaded, workload, progress)
     else:
         phases, requests = _phases(loaded, workload, progress), ()
-    data = RunData(
+    return RunData(
         name=loaded.spec.name,
         phases=phases,
         requests=requests,
@@ -76,9 +88,19 @@ def run(
         sources=loaded.loaded.sources,
         provenance=_provenance(loaded),
         wall_seconds=time.perf_counter() - started,
-        command=("archsim", "run", str(experiment), *_override_words(overrides)),
+        command=command,
     )
-    return write_run(directory, data, artefacts=ARTEFACTS)
+
+
+def warm_up(loaded: LoadedExperiment) -> None:
+    """Have the kernels that an experiment needs compiled, or loaded from their cache: runs a few operators.
+
+    Raises UserError if the model doesn't fit."""
+    setup = _setup(loaded)
+    machine = new_machine(setup)
+    reserve_kv(machine, setup, 2)
+    trace = lower_decode(loaded.model, setup.precision, setup.tensor_parallel, (1,))
+    machine.run(replace(trace, operators=trace.operators[:WARM_UP_OPERATORS]))
 
 
 # ---------------------------------------------------------------- phases
