@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SHOWN_POINTS = 5
-SHOWN_METRICS = 4
+SHOWN_METRICS = 3
 
 
 def sweep_as_dict(result: SweepResult) -> dict[str, Any]:
@@ -52,9 +52,9 @@ def print_sweep(result: SweepResult, console: Console) -> None:
         metrics = _metrics_shown(result, ranked[0])
         table = Table(title=f"Best by {result.best.metric}", title_justify="left", box=box.SIMPLE_HEAD)
         for name in axes:
-            table.add_column(escape(name.rpartition(".")[2]))
+            table.add_column(escape(name.rpartition(".")[2]), no_wrap=True)
         for name in metrics:
-            table.add_column(escape(name), justify="right")
+            table.add_column(escape(name), justify="right", no_wrap=True)
         for index in ranked:
             values, outcome = result.points[index].values, result.outcomes[index]
             shown = [_with_unit(values[name], result.plan.space.units.get(name)) for name in axes]
@@ -70,7 +70,7 @@ def print_sweep(result: SweepResult, console: Console) -> None:
         f"{len(result.outcomes)} points in {result.wall_seconds:.1f} s{rate}"
         + (f", {known} known before" if known else "")
     )
-    console.print(f"Written to [bold]{escape(str(result.file))}[/bold]")
+    console.print(f"Written to [bold]{escape(str(result.file))}[/bold]", soft_wrap=True)
 
 
 def _metrics_shown(result: SweepResult, index: int) -> list[str]:

@@ -64,7 +64,7 @@ def expand(spec: SweepSpec, folder: Path = Path()) -> Space:
     blocks = _blocks(spec, levels)
     conditions = {name: Expression(axis.when) for name, axis in spec.axes.items() if axis.when is not None}
     columns = (*spec.axes, *spec.derived)
-    units |= {name: derived.unit for name, derived in spec.derived.items() if derived.unit}
+    units |= {name: derived.unit for name, derived in spec.computed().items() if derived.unit}
     where = Expression(spec.where) if spec.where is not None else None
     points: dict[str, Point] = {}
     for chosen in _combinations(blocks, conditions, {}):
@@ -127,7 +127,7 @@ def _point(spec: SweepSpec, chosen: Choice, columns: Sequence[str]) -> Point:
     overrides: dict[str, Any] = {}
     for level in chosen.values():
         overrides |= level.sets
-    for name, derived in spec.derived.items():
+    for name, derived in spec.computed().items():
         value = _whole_if_whole(Expression(derived.expression)(values))
         values[name] = value
         overrides[name] = _as_written(value, derived.unit or "")

@@ -140,11 +140,6 @@ class DerivedSpec(Spec):
     expression: str
     unit: str | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, data: Any) -> Any:
-        return {"expression": data} if isinstance(data, str) else data
-
     @model_validator(mode="after")
     def _is_an_expression(self) -> DerivedSpec:
         Expression(self.expression)
@@ -164,7 +159,7 @@ class SweepSpec(Spec):
     axes: Annotated[dict[str, AxisSpec], Field(description="path -> its values; every combination is a point")]
     zip: Annotated[tuple[tuple[str, ...], ...], Field(description="groups of axes whose values go together")] = ()
     sample: Annotated[SampleSpec | None, Field(description="draws the ranges that have no points")] = None
-    derived: Annotated[dict[str, DerivedSpec], Field(default_factory=dict, description="path -> expression")]
+    derived: Annotated[dict[str, str | DerivedSpec], Field(default_factory=dict, description="path -> expression")]
     where: Annotated[str | None, Field(description="an expression: only points for which it holds")] = None
     best: Annotated[str | None, Field(description="the metric by which points are compared")] = None
 
@@ -180,6 +175,13 @@ class SweepSpec(Spec):
             raise UserError("there is nothing to draw", expected="a range without points and step")
         self._check_names()
         return self
+
+    def computed(self) -> dict[str, DerivedSpec]:
+        """The derived values, those written as a mere expression included."""
+        return {
+            name: DerivedSpec(expression=written) if isinstance(written, str) else written
+            for name, written in self.derived.items()
+        }
 
     def _check_zips(self) -> None:
         seen: set[str] = set()
@@ -201,8 +203,8 @@ class SweepSpec(Spec):
         for index, (name, axis) in enumerate(self.axes.items()):
             _check_known(f"axes.{name}.when", axis.when, order[:index])
         known = list(order)
-        for name, derived in self.derived.items():
-            _check_known(f"derived.{name}", derived.expression, known)
+        for name, written in self.derived.items():
+            _check_known(f"derived.{name}", written if isinstance(written, str) else written.expression, known)
             known.append(name)
         _check_known("where", self.where, known)
 
