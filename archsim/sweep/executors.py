@@ -94,9 +94,9 @@ class LocalExecutor:
         context = multiprocessing.get_context("spawn")
         self._pools[worker] = ProcessPoolExecutor(1, mp_context=context, initializer=_enlist, initargs=(os.getpid(),))
         before = set(multiprocessing.active_children())
-        with _presentable():
+        with _spawning():
             future = self._pools[worker].submit(warm_worker, self._example)
-        self._processes[worker] = set(multiprocessing.active_children()) - before
+            self._processes[worker] = set(multiprocessing.active_children()) - before
         return future
 
 
@@ -111,8 +111,7 @@ def _answer(started: Future[None]) -> None:
 
 
 def _enlist(parent: int) -> None:
-    """Set a worker up: Ctrl-C is the parent's to handle, and a worker whose parent was killed ends too."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Set a worker up: if its parent is killed, it ends too."""
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
@@ -123,21 +122,21 @@ def _end_with(parent: int) -> None:
 
 
 @contextmanager
-def _presentable() -> Iterator[None]:
+def _spawning() -> Iterator[None]:
     """How this process looks while it spawns another.
 
     A spawned process imports its parent's main module anew, so a script that starts a sweep at its top level would
-    start it again; workers need nothing of it. They inherit that Ctrl-C is ignored, even while they are starting.
+    start it again; workers need nothing of it. And they inherit that SIGINT is blocked: Ctrl-C, which a terminal sends
+    to all processes, is for the parent to handle. Here it waits until the worker is known.
     """
-    main, in_main_thread = sys.modules["__main__"], threading.current_thread() is threading.main_thread()
+    main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         sys.modules["__main__"] = main
-        if in_main_thread:
-            signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 # ---------------------------------------------------------------- a cluster

@@ -52,10 +52,17 @@ LONG_POINTS = 99
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with the small experiment and sweeps of it."""
-    write_phases(tmp_path)
-    (tmp_path / "small.yaml").write_text(SMALL)
-    (tmp_path / "long.yaml").write_text(LONG)
-    return tmp_path
+    return write_sweeps(tmp_path)
+
+
+def write_sweeps(below: Path) -> Path:
+    """The folder has the same name everywhere: a model is called after its folder, and keys depend on its name."""
+    folder = below / "two_layers"
+    folder.mkdir()
+    write_phases(folder)
+    (folder / "small.yaml").write_text(SMALL)
+    (folder / "long.yaml").write_text(LONG)
+    return folder
 
 
 def started(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
@@ -101,9 +108,7 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The table of the long sweep, run in one go by one worker."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    write_phases(folder)
-    (folder / "long.yaml").write_text(LONG)
+    folder = write_sweeps(tmp_path_factory.mktemp("uninterrupted"))
     report = swept("long.yaml", "--workers", "1", "--out", "out", cwd=folder)
     assert report["ok"] == report["simulated"] == LONG_POINTS
     return (folder / "out" / "results.parquet").read_bytes()
