@@ -11,13 +11,14 @@ SILICON ?= ../shared/silicon
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test lint pytest validate compare-tables bench-dram clean
+.PHONY: help install install-dev run test lint pytest validate compare-tables bench-dram docs clean
 
 help:
 	@echo "make run         install and simulate experiments/$(EXPERIMENT) into $(OUT)"
 	@echo "make test        install, lint, type-check and run the tests"
 	@echo "make validate    the slower validation: against measurements and other simulators"
 	@echo "make bench-dram  how fast the DRAM kernel is on this machine"
+	@echo "make docs        build the documentation into docs/_build/html, warnings as errors"
 	@echo "make clean       remove the virtual environment, caches and runs"
 
 run: install
@@ -54,6 +55,10 @@ bench-dram: install-dev
 	@echo "== DRAM kernel"
 	$(BIN)/python benchmarks/dram.py
 
+docs: install-dev
+	@echo "== documentation"
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
 
@@ -78,5 +83,5 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist runs
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist runs docs/_build docs/_generated
 	find archsim tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

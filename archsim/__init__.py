@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from archsim.commands.diff import diff
     from archsim.experiment import load_experiment as load
     from archsim.results import RunResult, open_run
     from archsim.run import run
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["RunResult", "__version__", "load", "open_run", "run", "sweep"]
+__all__ = ["RunResult", "__version__", "diff", "load", "open_run", "run", "sweep"]
 
 _LAZY = {
+    "diff": ("archsim.commands.diff", "diff"),
     "load": ("archsim.experiment", "load_experiment"),
     "open_run": ("archsim.results", "open_run"),
     "RunResult": ("archsim.results", "RunResult"),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+TABLE_COLUMNS = 110
 
 
 class _Guarded(TyperGroup):
@@ -278,14 +279,72 @@ def check_timing(
     raise typer.Exit(report.exit_code)
 
 
+@app.command()
+def check(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Experiments, or folders of them.")],
+    update: Annotated[bool, typer.Option("--update", help="Make what the metrics are now the baseline.")] = False,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A change to all of them; may be repeated.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Show metrics that have not moved, too.")] = False,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write JUnit XML.")] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write Markdown.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run experiments and compare their metrics with what is expected and with their baselines."""
+    from archsim.commands.check import CheckReport, check_experiments, find_experiments
+    from archsim.commands.check_report import summary, table, write_junit, write_markdown
+    from archsim.run import simulate
+
+    done = []
+    files = find_experiments(paths)
+    for one in check_experiments(files, lambda loaded: simulate(loaded).metrics(), changes or (), update=update):
+        done.append(one)
+        if not as_json:
+            typer.echo(summary(one))
+    report = CheckReport(tuple(done))
+    if junit is not None:
+        write_junit(report, junit)
+    if markdown is not None:
+        write_markdown(report, markdown)
+    if as_json:
+        _print_json(report.as_dict())
+    elif (shown := table(report, everything=everything)) is not None:
+        _console(at_least=TABLE_COLUMNS).print(shown)
+    raise typer.Exit(0 if update and not any(one.error for one in done) else report.exit_code)
+
+
+@app.command()
+def diff(
+    run_a: Annotated[Path, typer.Argument(help="A run directory.")],
+    run_b: Annotated[Path, typer.Argument(help="Another one.")],
+    most: Annotated[int, typer.Option(min=1, help="How many operators to show.")] = 12,
+    as_json: Json = False,
+) -> None:
+    """Explain where the difference between two runs comes from, by operator and by cause."""
+    from archsim.commands.diff import diff as difference
+
+    found = difference(run_a, run_b)
+    if as_json:
+        _print_json(found.as_dict())
+        return
+    console = _console(at_least=TABLE_COLUMNS)
+    for table in found.tables(most):
+        console.print(table)
+        console.print()
+
+
 def _print_json(content: object) -> None:
     typer.echo(json.dumps(content, ensure_ascii=False, allow_nan=False))
 
 
-def _console() -> Console:
+def _console(at_least: int = 0) -> Console:
+    """A console of the terminal's width, or wider: a log has room for whole names."""
     from rich.console import Console
 
-    return Console()
+    console = Console()
+    console.width = max(console.width, at_least)
+    return console
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from archsim.config.loading import LoadedSpec, data_root, load_mapping, load_spe
 from archsim.config.schema import Spec
 from archsim.config.units import PositiveInt
 from archsim.config.yamltree import Node
+from archsim.expectations import Expectation
 from archsim.system import SystemSpec
 from archsim.workload.precision import Precision
 from archsim.workload.requests import Request, read_requests
@@ -123,6 +124,9 @@ class ExperimentSpec(Spec):
     no_shortcuts: Annotated[
         bool, Field(description="simulate every command although an exact shortcut is known; slower, same numbers")
     ] = False
+    expect: Annotated[
+        tuple[Expectation, ...], Field(description="what metrics should be, by papers or measurements: `archsim check`")
+    ] = ()
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,8 @@ class LoadedExperiment:
 
     def digest(self) -> str:
         """SHA-256 (hex) of all that goes into the result: configuration, model shape, content of the trace."""
-        inputs = {"config": self.loaded.digest(), "model": repr(self.model)}
+        config = {name: value for name, value in self.loaded.resolved.items() if name != "expect"}
+        inputs = {"config": config, "model": repr(self.model)}
         if self.trace is not None:
             inputs["trace"] = hashlib.sha256(self.trace.read_bytes()).hexdigest()
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

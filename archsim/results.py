@@ -82,9 +82,12 @@ class PhaseSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseData(PhaseSummary):
-    """A phase with everything that happened in it. Records, spans and samples are of one device and one clock."""
+    """A phase with everything that happened in it. Records, spans and samples are of one device and one clock.
+
+    `operator_energy_pj`: of all devices, one for each record, or none at all."""
 
     records: Sequence[OperatorRecord]
+    operator_energy_pj: Sequence[float] = ()
     spans: Sequence[Span] = ()
     bandwidth: Sequence[BandwidthSample] = ()
 

@@ -33,6 +33,8 @@ class Phase(Protocol):
     @property
     def records(self) -> Sequence[OperatorRecord]: ...
     @property
+    def operator_energy_pj(self) -> Sequence[float]: ...
+    @property
     def bandwidth(self) -> Sequence[BandwidthSample]: ...
 
 
@@ -54,8 +56,9 @@ class Run(Protocol):
 
 
 def operator_table(phases: Sequence[Phase]) -> pyarrow.Table:
-    """One row per operator record, counts flattened; times are integer femtoseconds."""
+    """One row per operator record, counts flattened; times are integer femtoseconds, energies of all devices."""
     records = [record for phase in phases for record in phase.records]
+    energies = [energy for phase in phases for energy in phase.operator_energy_pj]
     columns: dict[str, list[Any]] = {
         "name": [record.name for record in records],
         "kind": [str(record.kind) for record in records],
@@ -72,6 +75,8 @@ def operator_table(phases: Sequence[Phase]) -> pyarrow.Table:
     }
     for cause in CAUSES:
         columns[f"cause_{cause}_fs"] = [record.cause_fs.get(cause, 0) for record in records]
+    if energies:
+        columns["energy_pj"] = energies
     return _table(columns | _count_columns([record.counts for record in records]))
 
 

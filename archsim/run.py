@@ -62,13 +62,13 @@ def run(
     directory = Path(out) if out is not None else Path("runs") / Path(str(loaded.loaded.file)).parent.name
     ensure_writable(directory)
     command = ("archsim", "run", str(experiment), *_override_words(overrides))
-    return write_run(directory, simulate(loaded, progress=progress, command=command), artefacts=ARTEFACTS)
+    return write_run(directory, simulate(loaded, command=command, progress=progress), artefacts=ARTEFACTS)
 
 
-def simulate(loaded: LoadedExperiment, *, progress: bool = False, command: Sequence[str] = ()) -> RunData:
-    """Simulate an experiment and write nothing; `metrics()` of the result are the run's metrics.
+def simulate(loaded: LoadedExperiment, *, command: Sequence[str] = (), progress: bool = False) -> RunData:
+    """Simulate a loaded experiment; nothing is written. `command` goes into the run's manifest.
 
-    Raises UserError for a model that doesn't fit. `command` is what the manifest will say made the run.
+    Raises UserError for a model that doesn't fit.
     """
     started = time.perf_counter()
     workload = loaded.spec.workload
@@ -146,6 +146,7 @@ def _phase_data(loaded: LoadedExperiment, outcome: PhaseOutcome, description: st
     system, trace = loaded.system.spec, outcome.trace
     records = outcome.trail.operators
     elapsed_fs = records[-1].end_fs - records[0].start_fs if records else 0
+    energies = _operator_energies(system, records)
     return PhaseData(
         phase=trace.phase,
         tokens=trace.tokens,
@@ -155,7 +156,8 @@ def _phase_data(loaded: LoadedExperiment, outcome: PhaseOutcome, description: st
         records=records,
         spans=outcome.trail.spans,
         bandwidth=outcome.trail.bandwidth,
-        energy_pj=_energy(system, records, elapsed_fs, trace.devices),
+        energy_pj=_energy(system, records, energies, elapsed_fs, trace.devices),
+        operator_energy_pj=[total_pj(energy) * trace.devices for energy in energies],
         channels=(_channel_class(outcome.channels, outcome.channel),),
         **_peaks(system, trace),
     )
@@ -174,20 +176,31 @@ def _channel_class(channels: int, counts: Counts) -> ChannelClass:
     return ChannelClass(label=f"channels 0-{channels - 1}", weight=channels, counts=counts)
 
 
-def _energy(system: SystemSpec, records: Sequence[OperatorRecord], elapsed_fs: int, devices: int) -> dict[str, float]:
-    """Energy by component of all devices over a phase, operator by operator within the board's power limit.
+def _operator_energies(system: SystemSpec, records: Sequence[OperatorRecord]) -> list[dict[str, float]]:
+    """Energy by component of one device for each operator, within the board's power limit."""
+    table, power = system.energy, system.device.power
+    return [
+        within_limit(energy_pj(record.counts, record.duration_fs, table, power), record.duration_fs, power)
+        for record in records
+    ]
+
+
+def _energy(
+    system: SystemSpec,
+    records: Sequence[OperatorRecord],
+    energies: Sequence[dict[str, float]],
+    elapsed_fs: int,
+    devices: int,
+) -> dict[str, float]:
+    """Energy by component of all devices over a phase.
 
     Time between operators (a server waiting for requests) draws idle power."""
-    table, power = system.energy, system.device.power
     energy: dict[str, float] = {}
-    busy_fs = 0
-    for record in records:
-        busy_fs += record.duration_fs
-        part = within_limit(energy_pj(record.counts, record.duration_fs, table, power), record.duration_fs, power)
+    for part in energies:
         for name, amount in part.items():
             energy[name] = energy.get(name, 0.0) + amount * devices
-    idle_fs = max(0, elapsed_fs - busy_fs)
-    for name, amount in energy_pj(Counts(), idle_fs, table, power).items():
+    idle_fs = max(0, elapsed_fs - sum(record.duration_fs for record in records))
+    for name, amount in energy_pj(Counts(), idle_fs, system.energy, system.device.power).items():
         energy[name] = energy.get(name, 0.0) + amount * devices
     return energy
 
@@ -208,6 +221,8 @@ def _serve(loaded: LoadedExperiment, workload: RequestsWorkload, progress: bool)
             (lambda finished: bar.update(completed=finished)) if bar is not None else None,
         )
     records = machine.trail.operators
+    energies = _operator_energies(machine.system, records)
+    elapsed_fs = records[-1].end_fs - records[0].start_fs
     trace = lower_prefill(loaded.model, workload.precision, workload.tensor_parallel, (requests[0].context_tokens,))
     phase = PhaseData(
         phase="iterations",
@@ -218,7 +233,8 @@ def _serve(loaded: LoadedExperiment, workload: RequestsWorkload, progress: bool)
         records=records,
         spans=machine.trail.spans,
         bandwidth=machine.trail.bandwidth,
-        energy_pj=_energy(machine.system, records, records[-1].end_fs - records[0].start_fs, machine.devices),
+        energy_pj=_energy(machine.system, records, energies, elapsed_fs, machine.devices),
+        operator_energy_pj=[total_pj(energy) * machine.devices for energy in energies],
         channels=(_channel_class(machine.memory.channels, channel_counts(machine)),),
         **_peaks(machine.system, trace),
     )

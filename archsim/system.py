@@ -53,7 +53,7 @@ class HbmSpec(Spec):
                 f"of {_bytes(self.technology.stack_capacity)} hold",
                 expected=f"at most {_bytes(held)}, or at least {ceil_div(self.capacity, held // self.stacks)} stacks",
             )
-        self.technology.timing(self.controller)  # raises UserError where the controller doesn't fit the technology
+        self.technology.kernel_timing(self.controller)  # raises UserError where the controller doesn't fit
         return self
 
     @property

@@ -1,7 +1,7 @@
 """The oracle of the DRAM kernel: docs/dram_policy.md tick by tick, slow, plain, and encoded unlike the kernel.
 
-Tests compare its results with the kernel bit for bit. The steps of a tick are in oracle_steps.py; here are the requests
-that go in and the results that come out.
+Tests compare its results with the kernel bit for bit. The steps of a tick are in oracle_steps.py
+(oracle_front.py, oracle_refresh.py, oracle_commands.py), here the requests that go in and the results that come out.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from archsim.kernels.histogram import BUCKETS
 from archsim.kernels.oracle_state import LONG_AGO, NOBODY, READ, Banks, Channel, Jobs, Log, Requests, Streams
 from archsim.kernels.oracle_steps import simulate
-from archsim.kernels.timing import Count, DramTiming, LogField, RefreshMode
+from archsim.kernels.timing import Count, DramTiming, LogField, refresh_interval
 
 Int64 = NDArray[np.int64]
 Int16 = NDArray[np.int16]
@@ -65,9 +66,10 @@ class OracleResult:
     """What happened. Requests are ordered by stream, then pseudo-channel, then position. -1: did not happen."""
 
     done: Int64  # completion tick per request
-    issued: Int64  # tick of the column command per request
+    issued: Int64  # tick of the column command per request, of its admission if the write queue answered it
     admitted: Int64  # tick of admission per request
     counts: Int64  # indexed by Count
+    histogram: Int64  # [direction, bucket] requests by latency, see histogram.py; zeros unless asked for
     job_done: Int64  # per job
     log: Int64  # (commands, 8), see LogField; empty unless asked for
     ticks: int  # ticks simulated
@@ -90,6 +92,7 @@ def _new_banks(timing: DramTiming) -> Banks:
         written=never(),
         refreshed=never(),
         open_row=np.full(shape, -1, np.int64),
+        passed=np.zeros(shape, np.int64),
     )
 
 
@@ -99,7 +102,8 @@ def _new_channel(timing: DramTiming) -> Channel:
     def of_pc(value: int, *more: int) -> Int64:
         return np.full((pcs, *more), value, np.int64)
 
-    interval = timing.tREFI if timing.refresh_mode == RefreshMode.ALL_BANK else timing.tREFIpb
+    banks = timing.stack_ids * timing.bank_groups * timing.banks_per_group
+    interval = refresh_interval(timing)
     return Channel(
         queue=of_pc(NOBODY, 2, max(timing.read_queue, timing.write_queue)),
         length=of_pc(0, 2),
@@ -108,10 +112,15 @@ def _new_channel(timing: DramTiming) -> Channel:
         four_activates=of_pc(LONG_AGO, 4),
         refresh_due=interval + timing.refresh_stagger * np.arange(pcs, dtype=np.int64),
         refresh_all=of_pc(LONG_AGO),
-        refresh_pointer=of_pc(0),
-        held_bank=of_pc(NOBODY),
+        refresh_unit=of_pc(NOBODY),
+        refresh_turn=of_pc(0),
+        refreshed_units=of_pc(0, banks),
+        held=of_pc(0, 2),
         blocked=of_pc(0),
         row_command=of_pc(0),
+        power=of_pc(0),
+        power_changed=of_pc(LONG_AGO),
+        empty_since=of_pc(NOBODY),
         column_bus=np.full(1, LONG_AGO, np.int64),
         row_bus=np.array([LONG_AGO, 0], np.int64),
         next_age=np.zeros(1, np.int64),
@@ -119,6 +128,7 @@ def _new_channel(timing: DramTiming) -> Channel:
         waited=of_pc(0, 3),
         last_direction=of_pc(NOBODY),
         counts=np.zeros(len(Count), np.int64),
+        histogram=np.zeros((2, BUCKETS), np.int64),
     )
 
 
@@ -149,6 +159,7 @@ def _lay_out(
     place = address % row_set
     column = np.full(total, -1, np.int64) if column_table is None else column_table[place].astype(np.int64)
     requests = Requests(
+        address=address,
         bank=bank_table[place].astype(np.int64),
         row=address // row_set,
         column=column,
@@ -166,7 +177,7 @@ def _lay_out(
         end=end,
         next=begin.copy(),
         served=np.zeros_like(begin),
-        service_tick=np.full(total, -1, np.int64),
+        arrived=np.full(total, -1, np.int64),
         write=np.array([stream.write for stream in streams], np.int64),
         job=np.array([stream.job for stream in streams], np.int64),
         window=np.array([stream.window for stream in streams], np.int64),
@@ -232,6 +243,7 @@ def run_streams(
         issued=run_requests.issued,
         admitted=run_requests.admitted,
         counts=channel.counts,
+        histogram=channel.histogram,
         job_done=_job_completion(timing, run_requests, run_table, run_jobs),
         log=notes.entries[: notes.used[0]],
         ticks=int(ticks),

@@ -7,16 +7,23 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from archsim.kernels.histogram import bucket_of
 from archsim.kernels.jit import inlined
+from archsim.kernels.timing import Command, Count, RefreshMode
 
 Int64 = NDArray[np.int64]
 
 LONG_AGO = -(1 << 40)
 NOBODY = -1
 READ, WRITE = 0, 1
+# numba reads an IntEnum of a global only through its members; plain ints keep the code below readable.
+_ALL_BANK, _SAME_BANK = int(RefreshMode.ALL_BANK), int(RefreshMode.SAME_BANK)
+_PRE, _REFSB = int(Command.PRE), int(Command.REFSB)
+_LATENCY, _PRE_COUNT = int(Count.LATENCY), int(Count.PRE)
 
 
 class Requests(NamedTuple):
+    address: Int64
     bank: Int64
     row: Int64
     column: Int64
@@ -34,8 +41,8 @@ class Streams(NamedTuple):
     begin: Int64  # [stream, pc] first request
     end: Int64  # [stream, pc] one past the last
     next: Int64  # [stream, pc] next to admit
-    served: Int64  # [stream, pc] column commands issued
-    service_tick: Int64  # [request slot] tick of the n-th column command of its sequence, at begin + n
+    served: Int64  # [stream, pc] column commands issued, and requests answered from the write queue
+    arrived: Int64  # [request slot] tick at which the first n + 1 served of its sequence are complete, at begin + n
     write: Int64
     job: Int64
     window: Int64
@@ -60,8 +67,9 @@ class Banks(NamedTuple):
     precharged: Int64
     read: Int64
     written: Int64
-    refreshed: Int64  # by REFpb
+    refreshed: Int64  # by REFpb or REFsb
     open_row: Int64
+    passed: Int64  # column commands since ACT that passed an older request to the bank
 
 
 class Channel(NamedTuple):
@@ -72,10 +80,15 @@ class Channel(NamedTuple):
     four_activates: Int64  # [pc, 4] ticks of the last four ACT, oldest first
     refresh_due: Int64  # [pc]
     refresh_all: Int64  # [pc] tick of the last REFab
-    refresh_pointer: Int64  # [pc]
-    held_bank: Int64  # [pc] bank held for REFpb in this tick, or NOBODY
-    blocked: Int64  # [pc] 1 while all-bank refresh is due in this tick
-    row_command: Int64  # [pc] 1 if a refresh row command was issued in this tick
+    refresh_unit: Int64  # [pc] the banks that the refresh under way is for (number of the unit), or NOBODY
+    refresh_turn: Int64  # [pc] the next unit in turn
+    refreshed_units: Int64  # [pc, unit] 1 if it has had its refresh of this rotation
+    held: Int64  # [pc, 2] first bank held for refresh in this tick and one past the last
+    blocked: Int64  # [pc] 1 while all-bank refresh is under way in this tick
+    row_command: Int64  # [pc] 1 if a refresh or power row command was issued in this tick
+    power: Int64  # [pc] 0 up, 1 power-down with a row open, 2 with all banks closed
+    power_changed: Int64  # [pc] tick of the last PDE or PDX
+    empty_since: Int64  # [pc] tick since which nothing is queued, or NOBODY
     column_bus: Int64  # [1] tick of the last column command
     row_bus: Int64  # [2] tick of the last row command, its length
     next_age: Int64  # [1]
@@ -83,6 +96,7 @@ class Channel(NamedTuple):
     waited: Int64  # [pc, 3] ticks since then: idle, refresh, other
     last_direction: Int64  # [pc]
     counts: Int64
+    histogram: Int64  # [direction, bucket] requests by latency
 
 
 class Log(NamedTuple):
@@ -96,13 +110,47 @@ def bank_count(timing):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def refresh_unit_banks(timing):  # type: ignore[no-untyped-def]
+    """Banks that one refresh command covers. A unit's banks have consecutive indices."""
+    if timing.refresh_mode == _ALL_BANK:
+        return bank_count(timing)
+    return timing.bank_groups if timing.refresh_mode == _SAME_BANK else 1
+
+
+@inlined
+def refresh_recovery(timing):  # type: ignore[no-untyped-def]
+    """From a REFpb or REFsb to the next ACT or refresh of its banks."""
+    return timing.tRFCsb if timing.refresh_mode == _SAME_BANK else timing.tRFCpb
+
+
+@inlined
+def is_held(channel, pc, bank):  # type: ignore[no-untyped-def]
+    return channel.held[pc, 0] <= bank < channel.held[pc, 1]
+
+
+@inlined
+def is_awake(timing, channel, pc, t):  # type: ignore[no-untyped-def]
+    """Commands may go to the pseudo-channel: it is powered up, and tXP (and the tick of the PDX) is over."""
+    return channel.power[pc] == 0 and t - channel.power_changed[pc] >= max(timing.tXP, 1)
+
+
+@inlined
 def rising_edge(timing, t):  # type: ignore[no-untyped-def]
     return t % timing.ticks_per_ck == 0
 
 
 @inlined
-def row_bus_free(channel, t):  # type: ignore[no-untyped-def]
+def row_bus_free(timing, channel, t):  # type: ignore[no-untyped-def]
+    if timing.shared_command_bus and t - channel.column_bus[0] < timing.column_ticks:
+        return False
     return t - channel.row_bus[0] >= channel.row_bus[1]
+
+
+@inlined
+def column_bus_free(timing, channel, t):  # type: ignore[no-untyped-def]
+    if timing.shared_command_bus and t - channel.row_bus[0] < channel.row_bus[1]:
+        return False
+    return t - channel.column_bus[0] >= timing.column_ticks
 
 
 @inlined
@@ -113,7 +161,7 @@ def hold_row_bus(channel, t, length):  # type: ignore[no-untyped-def]
 
 @inlined
 def column_legal(timing, banks, channel, pc, bank, write, t):  # type: ignore[no-untyped-def]
-    if not rising_edge(timing, t) or t - channel.column_bus[0] < timing.column_ticks:
+    if not rising_edge(timing, t) or not column_bus_free(timing, channel, t):
         return False
     if t - banks.activated[pc, bank] < (timing.tRCDWR if write else timing.tRCDRD):
         return False
@@ -121,7 +169,7 @@ def column_legal(timing, banks, channel, pc, bank, write, t):  # type: ignore[no
     for other in range(bank_count(timing)):
         group = group_of[other] == group_of[bank]
         if group:
-            same_direction = timing.tCCDL
+            same_direction = max(timing.tCCDL, timing.tCCDLW) if write else timing.tCCDL
         elif stack_id[other] == stack_id[bank]:
             same_direction = timing.tCCDS
         else:
@@ -141,7 +189,7 @@ def activates_allowed(timing, channel, pc, t):  # type: ignore[no-untyped-def]
     """What holds for an ACT to any bank of the PC."""
     return (
         rising_edge(timing, t)
-        and row_bus_free(channel, t)
+        and row_bus_free(timing, channel, t)
         and t - channel.four_activates[pc, 0] >= timing.tFAW
         and t - channel.refresh_all[pc] >= timing.tRFCab
     )
@@ -152,7 +200,7 @@ def bank_may_activate(timing, banks, pc, bank, t):  # type: ignore[no-untyped-de
     activated, refreshed, group = banks.activated[pc], banks.refreshed[pc], banks.group
     if t - activated[bank] < timing.tRC or t - banks.precharged[pc, bank] < timing.tRP:
         return False
-    if t - refreshed[bank] < timing.tRFCpb:
+    if t - refreshed[bank] < refresh_recovery(timing):
         return False
     for other in range(bank_count(timing)):
         distance = timing.tRRDL if group[other] == group[bank] else timing.tRRDS
@@ -173,10 +221,56 @@ def bank_may_close(timing, banks, pc, bank, t):  # type: ignore[no-untyped-def]
 
 @inlined
 def precharge_spaced(timing, banks, channel, pc, t):  # type: ignore[no-untyped-def]
-    if not row_bus_free(channel, t):
+    if not row_bus_free(timing, channel, t):
         return False
     precharged = banks.precharged[pc]
     for other in range(bank_count(timing)):  # noqa: SIM110 (numba has no any() over a generator)
         if t - precharged[other] < timing.tPPD:
             return False
     return True
+
+
+@inlined
+def write_log(timing, log, t, command, pc, bank, row, column):  # type: ignore[no-untyped-def]
+    """Note a command if a log is kept; without one `entries` has no rows. It is sized by the caller."""
+    if log.entries.shape[0] == 0:
+        return
+    k = log.used[0]
+    log.used[0] = k + 1
+    if k >= log.entries.shape[0]:
+        return  # the caller sees used > rows and says so
+    groups = timing.bank_groups
+    log.entries[k, 0] = t
+    log.entries[k, 1] = command
+    log.entries[k, 2] = pc
+    log.entries[k, 3] = -1 if bank < 0 else bank // (groups * timing.banks_per_group)
+    log.entries[k, 4] = -1 if bank < 0 or command == _REFSB else bank % groups
+    log.entries[k, 5] = -1 if bank < 0 else bank // groups % timing.banks_per_group
+    log.entries[k, 6] = row
+    log.entries[k, 7] = column
+
+
+@inlined
+def complete(timing, requests, streams, channel, pc, r, issued, done):  # type: ignore[no-untyped-def]
+    """Request r has its column command or its answer at `issued` and is complete at `done`."""
+    requests.issued[r] = issued
+    requests.done[r] = done
+    s = requests.stream[r]
+    n = streams.begin[s, pc] + streams.served[s, pc]
+    before = streams.arrived[n - 1] if streams.served[s, pc] > 0 else 0
+    streams.arrived[n] = max(before, done)
+    streams.served[s, pc] += 1
+    latency = done - (requests.arrival[r] if streams.timed[s] else requests.admitted[r])
+    channel.counts[_LATENCY] += latency
+    if timing.latency_histogram:
+        channel.histogram[requests.write[r], bucket_of(latency)] += 1
+
+
+@inlined
+def close_bank(timing, banks, channel, log, pc, bank, t):  # type: ignore[no-untyped-def]
+    """PRE of one bank."""
+    banks.open_row[pc, bank] = -1
+    banks.precharged[pc, bank] = t
+    channel.counts[_PRE_COUNT] += 1
+    hold_row_bus(channel, t, timing.precharge_ticks)
+    write_log(timing, log, t, _PRE, pc, bank, -1, -1)

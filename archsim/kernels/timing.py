@@ -11,11 +11,26 @@ from typing import NamedTuple
 
 
 class RefreshMode(IntEnum):
-    """How a pseudo-channel keeps its rows alive."""
+    """How a pseudo-channel keeps its rows alive: what one refresh command covers."""
 
     NONE = 0
     ALL_BANK = 1
     PER_BANK = 2
+    SAME_BANK = 3  # one bank index in all bank groups of a stack ID
+
+
+class RefreshOrder(IntEnum):
+    """Which bank (or set of banks) is refreshed next."""
+
+    IN_TURN = 0
+    UNWANTED_FIRST = 1  # the last used of those that nothing queued wants
+
+
+class SchedulerMode(IntEnum):
+    """How a queued request is chosen. A cap on row hits is a number of its own: `DramTiming.row_hit_cap`."""
+
+    FR_FCFS = 0
+    FCFS = 1
 
 
 class DramTiming(NamedTuple):
@@ -72,6 +87,70 @@ class DramTiming(NamedTuple):
     write_queue: int
     write_high: int
     write_low: int
+    # What follows is off by default. Buses and columns:
+    shared_command_bus: int = 0  # 1: row and column commands share one bus
+    tCCDLW: int = 0  # WR to WR in a group, where it is longer than tCCDL
+    # Choice of the next command.
+    scheduler: int = 0  # a SchedulerMode
+    row_hit_cap: int = 0  # column commands that may pass an older request to the same bank, per opening; 0: any number
+    starve_after: int = 0  # the oldest request goes first once it has been queued so long; 0: never
+    page_timeout: int = -1  # an unwanted row is closed so long after its last use; -1: it stays open
+    # Write queue.
+    write_forwarding: int = 0  # 1: a read of a queued write's address is answered from the queue
+    write_coalescing: int = 0  # 1: a write to a queued write's address merges with it
+    forward_ticks: int = 0  # from admission to completion of either
+    # Refresh.
+    tRFCsb: int = 0
+    tREFIsb: int = 0
+    refresh_order: int = 0  # a RefreshOrder
+    refresh_postpone: int = 0  # ticks that a refresh may wait for its banks to be unwanted
+    refresh_pull_in: int = 0  # ticks that a refresh may come early while nothing is queued
+    refresh_idle: int = 0  # ticks that nothing must have been queued for before one comes early
+    # Power-down.
+    power_down_after: int = 0  # ticks without a queued request; 0: never
+    tCKE: int = 0
+    tXP: int = 0
+    # Reports.
+    latency_histogram: int = 0  # 1: a histogram of latencies is kept (histogram.py)
+
+
+def refresh_interval(timing: DramTiming) -> int:
+    """Ticks from one refresh of a pseudo-channel falling due to the next."""
+    if timing.refresh_mode == RefreshMode.ALL_BANK:
+        return timing.tREFI
+    return timing.tREFIsb if timing.refresh_mode == RefreshMode.SAME_BANK else timing.tREFIpb
+
+
+_ORACLE_SWITCHES = (
+    "shared_command_bus",
+    "scheduler",
+    "row_hit_cap",
+    "starve_after",
+    "page_timeout",
+    "write_forwarding",
+    "write_coalescing",
+    "refresh_order",
+    "refresh_postpone",
+    "refresh_pull_in",
+    "power_down_after",
+    "latency_histogram",
+)
+
+
+class NotInKernelError(ValueError):
+    """The event-driven kernel does not know a policy yet that the oracle knows. The message names it."""
+
+
+def require_kernel_policies(timing: DramTiming) -> None:
+    """Raise NotInKernelError where `timing` asks for what only the oracle does so far."""
+    defaults = DramTiming._field_defaults
+    beyond = [name for name in _ORACLE_SWITCHES if getattr(timing, name) != defaults[name]]
+    if timing.tCCDLW > timing.tCCDL:
+        beyond.append("tCCDLW")
+    if timing.refresh_mode == RefreshMode.SAME_BANK:
+        beyond.append("same-bank refresh")
+    if beyond:
+        raise NotInKernelError("the DRAM kernel does not know " + ", ".join(beyond))
 
 
 class Count(IntEnum):
@@ -94,6 +173,18 @@ class Count(IntEnum):
     TURNAROUND = 13
     ROW = 14
     IDLE = 15
+    # The kernel's vector ends here so far; the oracle's goes on.
+    FORWARDED = 16  # reads answered from the write queue
+    COALESCED = 17  # writes merged with a queued one
+    REFSB = 18
+    PDE = 19
+    PDX = 20
+    POWER_DOWN_ACTIVE = 21  # ticks in power-down with a row open, summed over pseudo-channels
+    POWER_DOWN_PRECHARGED = 22  # ticks in power-down with every bank closed
+
+
+KERNEL_COUNTS = 16
+"""Words of the event-driven kernel's count vector."""
 
 
 class Command(IntEnum):
@@ -106,6 +197,9 @@ class Command(IntEnum):
     WR = 4
     REFAB = 5
     REFPB = 6
+    REFSB = 7  # its BANK_GROUP is -1: all groups of the stack ID
+    PDE = 8  # power-down entry of a pseudo-channel
+    PDX = 9  # power-down exit
 
 
 class LogField(IntEnum):

@@ -79,7 +79,7 @@ class HbmDevice:
     def __init__(
         self, standard: DramStandard, controller: ControllerSpec, channels: int, *, shortcuts: bool = True
     ) -> None:
-        self.timing: DramTiming = standard.timing(controller)
+        self.timing: DramTiming = standard.kernel_timing(controller)
         self.channels = channels
         self.tick_fs: Fraction = standard.tick_fs
         tables = standard.address_tables(controller)

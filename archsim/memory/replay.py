@@ -78,7 +78,7 @@ def replay(
     """Run a trace through a memory. `controller.address_map` must be `interleave.local_map`.
 
     Raises UserError for what is wrong in the trace, an address beyond the capacity or an arrival beyond 2^36 ticks."""
-    timing = standard.timing(controller)
+    timing = standard.kernel_timing(controller)
     tables = standard.address_tables(controller)
     bank_of, column_of = (table.astype(np.int64) for table in tables)
     timed = trace.time_unit is not TimeUnit.NONE

@@ -5,7 +5,6 @@ A standard is data: organisation, command lengths, timings. A memory of the same
 
 import math
 from collections.abc import Sequence
-from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,76 +13,44 @@ from pydantic import model_validator
 from archsim.config.errors import UserError
 from archsim.config.schema import Spec
 from archsim.config.units import BitsPerSecond, ByteCount, PositiveFloat, PositiveInt, Timing, TimingNsOrClocks
-from archsim.kernels.timing import DramTiming, RefreshMode
+from archsim.kernels.timing import (
+    DramTiming,
+    NotInKernelError,
+    RefreshMode,
+    RefreshOrder,
+    SchedulerMode,
+    require_kernel_policies,
+)
 from archsim.memory.address_map import parse_address_map, row_set_tables
+from archsim.memory.controller import ZERO, ControllerSpec, PagePolicy, RefreshPolicy, RefreshTurn, Scheduler
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+__all__ = [
+    "AddressTables",
+    "CommandSlots",
+    "ControllerSpec",
+    "DramStandard",
+    "Organisation",
+    "PagePolicy",
+    "RefreshPolicy",
+    "RefreshTurn",
+    "Scheduler",
+    "Timings",
+]
+
 FS_PER_SECOND = 10**15
-_MOST_BANKS = 2**15 - 1  # bank numbers are int16 in the address tables
-
-
-class Scheduler(StrEnum):
-    """How a queued request is chosen."""
-
-    FR_FCFS = "fr_fcfs"  # the oldest request whose row is open, else the oldest
-
-
-class PagePolicy(StrEnum):
-    """What becomes of a row after its last queued request."""
-
-    OPEN = "open"  # it stays open until another row of the bank is wanted
-
-
-class RefreshPolicy(StrEnum):
-    """How rows are refreshed."""
-
-    ALL_BANK = "all_bank"
-    PER_BANK = "per_bank"
-    NONE = "none"
 
 
 _REFRESH_MODES = {
     RefreshPolicy.ALL_BANK: RefreshMode.ALL_BANK,
     RefreshPolicy.PER_BANK: RefreshMode.PER_BANK,
+    RefreshPolicy.SAME_BANK: RefreshMode.SAME_BANK,
     RefreshPolicy.NONE: RefreshMode.NONE,
 }
-
-
-class ControllerSpec(Spec):
-    """The memory controller of one channel. Queue sizes and watermarks are requests per pseudo-channel.
-
-    Writes are drained when `write_high` of them wait (or no read does), until `write_low` are left and a read waits.
-    `address_map` names the fields of a local burst address from the least significant on, see address_map.py.
-    `refresh_stagger` delays the first refresh of each pseudo-channel against the one before it.
-    """
-
-    scheduler: Scheduler = Scheduler.FR_FCFS
-    page_policy: PagePolicy = PagePolicy.OPEN
-    refresh: RefreshPolicy = RefreshPolicy.ALL_BANK
-    refresh_stagger: TimingNsOrClocks = Timing(clocks=0)
-    read_queue: PositiveInt = 32
-    write_queue: PositiveInt = 32
-    write_high: PositiveInt = 24
-    write_low: PositiveInt = 8
-    address_map: str = "bank_group column bank stack_id row"
-
-    @model_validator(mode="after")
-    def _check(self) -> "ControllerSpec":
-        if self.write_high > self.write_queue:
-            raise UserError(
-                f"write_high = {self.write_high} can never be reached in a write queue of {self.write_queue}",
-                expected=f"write_high <= {self.write_queue}",
-            )
-        if self.write_low >= self.write_high:
-            raise UserError(
-                f"write_low = {self.write_low} is not below write_high = {self.write_high}",
-                expected=f"write_low < {self.write_high}",
-            )
-        parse_address_map(self.address_map)
-        return self
+_REFRESH_ORDERS = {RefreshTurn.IN_TURN: RefreshOrder.IN_TURN, RefreshTurn.UNWANTED_FIRST: RefreshOrder.UNWANTED_FIRST}
 
 
 class Organisation(Spec):
@@ -122,15 +89,24 @@ class Organisation(Spec):
 
 
 class CommandSlots(Spec):
-    """How long a command holds its bus, in clocks CK. Commands may start on each of `edges_per_clock` edges at most."""
+    """How long a command holds its bus, in clocks CK. Commands may start on each of `edges_per_clock` edges at most.
+
+    `shared_bus`: row and column commands use one command bus (DDR5, GDDR6, LPDDR5X); HBM has a bus for each.
+    """
 
     edges_per_clock: PositiveInt
     column_clocks: PositiveFloat
     activate_clocks: PositiveFloat
     precharge_clocks: PositiveFloat
+    shared_bus: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> "CommandSlots":
+        if self.edges_per_clock & (self.edges_per_clock - 1):
+            raise UserError(
+                f"edges_per_clock = {self.edges_per_clock} is not a power of two",
+                expected="1 if commands start on rising edges only, 2 if on either edge",
+            )
         for name in ("column_clocks", "activate_clocks", "precharge_clocks"):
             if (Fraction(str(getattr(self, name))) * self.edges_per_clock).denominator != 1:
                 raise UserError(
@@ -148,6 +124,8 @@ class Timings(Spec):
     """Minimum distances, by their JEDEC names. A time in ns is rounded up to whole clocks CK.
 
     tREFI and tREFIpb are longest average intervals, so they are rounded down. tREFIpb defaults to tREFI / banks.
+    tREFIsb defaults to tREFI / sets of banks that same-bank refresh comes to. tCCDLW is tCCDL for WR to WR where that
+    is longer (DDR5's tCCD_L_WR). tRFCsb, tCKE and tXP are needed only by what uses them.
     tRTP and tWR hold inside one bank; tRTW counts from RD to WR, tWTRS and tWTRL from the end of the write's data.
     """
 
@@ -176,6 +154,11 @@ class Timings(Spec):
     tRREFD: TimingNsOrClocks
     tREFI: TimingNsOrClocks
     tREFIpb: TimingNsOrClocks | None = None
+    tCCDLW: TimingNsOrClocks | None = None
+    tRFCsb: TimingNsOrClocks | None = None
+    tREFIsb: TimingNsOrClocks | None = None
+    tCKE: TimingNsOrClocks | None = None
+    tXP: TimingNsOrClocks | None = None
 
 
 class AddressTables(NamedTuple):
@@ -224,11 +207,11 @@ class DramStandard(Spec):
         return self.organisation.pseudo_channel_bytes * self.organisation.pseudo_channels
 
     def clocks(self, name: str) -> int:
-        """A timing of the table in whole clocks CK: rounded up, intervals of refresh down."""
-        if name in ("tREFI", "tREFIpb"):
+        """A timing of the table in whole clocks CK: rounded up, intervals of refresh down; 0 if it is not given."""
+        if name in ("tREFI", "tREFIpb", "tREFIsb"):
             return self._interval_clocks(name)
-        timing: Timing = getattr(self.timings, name)
-        return timing.to_clocks(self.clock_fs)
+        timing: Timing | None = getattr(self.timings, name)
+        return 0 if timing is None else timing.to_clocks(self.clock_fs)
 
     def timing(self, controller: ControllerSpec) -> DramTiming:
         """The kernel's parameter table, in ticks. Raises UserError if the controller does not fit the standard."""
@@ -236,6 +219,13 @@ class DramStandard(Spec):
         ticks = {name: self.clocks(name) * edges for name in Timings.model_fields if name.startswith("t")}
         organisation = self.organisation
         self._check_address_map(controller)
+        self._check_timings_for(controller)
+
+        answers_from_queue = controller.write_forwarding or controller.write_coalescing
+
+        def to_ticks(time: Timing) -> int:
+            return time.to_clocks(self.clock_fs) * edges
+
         return DramTiming(
             ticks_per_ck=edges,
             pseudo_channels=organisation.pseudo_channels,
@@ -248,13 +238,36 @@ class DramStandard(Spec):
             activate_ticks=self.commands.ticks(self.commands.activate_clocks),
             precharge_ticks=self.commands.ticks(self.commands.precharge_clocks),
             refresh_mode=int(_REFRESH_MODES[controller.refresh]),
-            refresh_stagger=controller.refresh_stagger.to_clocks(self.clock_fs) * edges,
+            refresh_stagger=to_ticks(controller.refresh_stagger),
+            refresh_order=int(_REFRESH_ORDERS[controller.refresh_order]),
+            refresh_postpone=controller.refresh_postpone * ticks["tREFI"],
+            refresh_pull_in=controller.refresh_pull_in * ticks["tREFI"],
+            refresh_idle=to_ticks(controller.refresh_idle),
+            shared_command_bus=int(self.commands.shared_bus),
+            scheduler=int(SchedulerMode.FCFS if controller.scheduler is Scheduler.FCFS else SchedulerMode.FR_FCFS),
+            row_hit_cap=controller.row_hit_cap if controller.scheduler is Scheduler.FR_FCFS_CAP else 0,
+            starve_after=to_ticks(controller.starve_after),
+            page_timeout=self._page_timeout_ticks(controller),
+            write_forwarding=int(controller.write_forwarding),
+            write_coalescing=int(controller.write_coalescing),
+            forward_ticks=to_ticks(controller.forward_latency) if answers_from_queue else 0,
+            power_down_after=to_ticks(controller.power_down_after),
+            latency_histogram=int(controller.latency_histogram),
             read_queue=controller.read_queue,
             write_queue=controller.write_queue,
             write_high=controller.write_high,
             write_low=controller.write_low,
             **ticks,
         )
+
+    def kernel_timing(self, controller: ControllerSpec) -> DramTiming:
+        """`timing` for the event-driven kernel. Raises UserError for a policy that only the oracle knows so far."""
+        timing = self.timing(controller)
+        try:
+            require_kernel_policies(timing)
+        except NotInKernelError as error:
+            raise UserError(f"{error}; only its reference model does so far") from error
+        return timing
 
     def address_tables(self, controller: ControllerSpec) -> AddressTables:
         """Bank and column of every burst of a row set. Raises UserError if the address map does not fit."""
@@ -270,15 +283,36 @@ class DramStandard(Spec):
     def _check_address_map(self, controller: ControllerSpec) -> None:
         parse_address_map(controller.address_map, self._field_sizes())
 
+    def _page_timeout_ticks(self, controller: ControllerSpec) -> int:
+        if controller.page_policy is PagePolicy.OPEN:
+            return -1
+        timeout = controller.page_timeout or ZERO
+        return timeout.to_clocks(self.clock_fs) * self.commands.edges_per_clock
+
+    def _check_timings_for(self, controller: ControllerSpec) -> None:
+        """Raises UserError if the controller wants what the standard has no timings for."""
+        wanted = {
+            "refresh: same_bank": ("tRFCsb",) if controller.refresh is RefreshPolicy.SAME_BANK else (),
+            "power_down_after": ("tCKE", "tXP") if controller.power_down_after != ZERO else (),
+        }
+        for what, names in wanted.items():
+            missing = [name for name in names if getattr(self.timings, name) is None]
+            if missing:
+                raise UserError(
+                    f"{self.name} has no {' and no '.join(missing)}", expected=f"it in `timings`, for {what}"
+                )
+
     def _interval_clocks(self, name: str) -> int:
         whole = self.timings.tREFI
-        own = self.timings.tREFIpb if name == "tREFIpb" else whole
+        own: Timing | None = getattr(self.timings, name)
         if own is not None and own.clocks is not None:
             return own.clocks
         if own is not None and own.ns is not None:
             return math.floor(own.ns * 10**6 / self.clock_fs)
         clocks = Fraction(whole.clocks) if whole.clocks is not None else (whole.ns or 0) * 10**6 / self.clock_fs
-        return math.floor(clocks / self.organisation.banks)
+        organisation = self.organisation
+        commands = organisation.banks if name == "tREFIpb" else organisation.stack_ids * organisation.banks_per_group
+        return math.floor(clocks / commands)
 
     @model_validator(mode="after")
     def _check(self) -> "DramStandard":
@@ -303,8 +337,17 @@ class DramStandard(Spec):
                 f"stack_capacity is {self.stack_capacity} B, but {self.channels_per_stack} channels of "
                 f"{self.channel_bytes} B hold {capacity} B"
             )
-        if organisation.banks > _MOST_BANKS:
-            problems.append(f"{organisation.banks} banks per pseudo-channel, at most {_MOST_BANKS} are supported")
+        from archsim.kernels.channel import MAX_BANKS, MAX_PCS, MAX_STACK_IDS
+
+        problems += [
+            f"{found} {what}, at most {most} are supported"
+            for what, found, most in (
+                ("pseudo-channels per channel", organisation.pseudo_channels, MAX_PCS),
+                ("stack IDs", organisation.stack_ids, MAX_STACK_IDS),
+                ("banks per pseudo-channel", organisation.banks, MAX_BANKS),
+            )
+            if found > most
+        ]
         return problems
 
     def _timing_problems(self) -> Sequence[str]:
@@ -324,12 +367,13 @@ class DramStandard(Spec):
             ("tREFI", value["tREFI"], "tRFCab + 1", value["tRFCab"] + 1),
             ("tREFIpb", value["tREFIpb"], "tRREFD", value["tRREFD"]),
             ("tREFIpb x banks", value["tREFIpb"] * banks, "tRFCpb + 1", value["tRFCpb"] + 1),
+            ("tREFIsb", value["tREFIsb"], "tRFCsb + 1", value["tRFCsb"] + 1),
         ]
         problems = [
             f"{name} = {found} clocks is less than {bound_name} = {bound} clocks"
             for name, found, bound_name, bound in at_least
             if found < bound
         ]
-        may_be_zero = {"tPPD", "tWTRS", "tWTRL", "tCCDR", "tRTP"}
+        may_be_zero = {"tPPD", "tWTRS", "tWTRL", "tCCDR", "tRTP", "tCCDLW", "tRFCsb", "tCKE", "tXP"}
         problems += [f"{name} is zero" for name, found in value.items() if found == 0 and name not in may_be_zero]
         return problems

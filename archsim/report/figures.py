@@ -77,7 +77,7 @@ class RunPlots:
 
     def roofline(self) -> Figure:
         """Operators against the HBM and compute roofs: FLOP/byte across, TFLOP/s up, both log."""
-        with _figure(8.5, 5.6) as figure:
+        with new_figure(8.5, 5.6) as figure:
             _draw_roofline(figure.subplots(), self._series)
         return figure
 
@@ -85,7 +85,7 @@ class RunPlots:
         """Time of each operator, stacked by cause, one panel per phase."""
         series = self._series
         rows = [max(2, len(series.jobs[phase.phase])) for phase in series.phases]
-        with _figure(9, 1.3 + sum(0.34 * n + 0.9 for n in rows)) as figure:
+        with new_figure(9, 1.3 + sum(0.34 * n + 0.9 for n in rows)) as figure:
             panels = figure.subplots(len(rows), 1, squeeze=False, height_ratios=[n + 1.5 for n in rows])[:, 0]
             for axes, phase in zip(panels, series.phases, strict=True):
                 _draw_jobs(axes, series.jobs[phase.phase], phase_title(phase))
@@ -105,7 +105,7 @@ class RunPlots:
         """Row outcomes and bus time of each class of HBM channels."""
         series = self._series
         bars = [max(1, len(series.channel_bars(phase))) for phase in series.phases]
-        with _figure(11, 1.2 + sum(0.34 * n + 1.1 for n in bars)) as figure:
+        with new_figure(11, 1.2 + sum(0.34 * n + 1.1 for n in bars)) as figure:
             grid = figure.subplots(len(bars), 2, squeeze=False, height_ratios=[n + 2 for n in bars])
             for row, phase in zip(grid, series.phases, strict=True):
                 _draw_channels(row, series, phase)
@@ -118,7 +118,7 @@ class RunPlots:
         table = self._series.run.requests
         if table is None:
             raise ValueError("this run served no requests: there is nothing to plot")
-        with _figure(9, 3.6) as figure:
+        with new_figure(9, 3.6) as figure:
             ttft, tpot = figure.subplots(1, 2, sharey=True)
             _draw_share_below(ttft, table["ttft_fs"], "time to first token")
             served = table[table["generated_tokens"] > 1]
@@ -130,7 +130,7 @@ class RunPlots:
         self, height: float, draw: Callable[[Axes, RunSeries, PhaseSummary], None], series: RunSeries, sharing: str = ""
     ) -> Figure:
         count = len(series.phases)
-        with _figure(9, 0.5 + height * count) as figure:
+        with new_figure(9, 0.5 + height * count) as figure:
             panels = figure.subplots(count, 1, squeeze=False)[:, 0]
             for axes, phase in zip(panels, series.phases, strict=True):
                 draw(axes, series, phase)
@@ -140,7 +140,8 @@ class RunPlots:
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[RunFigure]:
+def new_figure(width: float, height: float) -> Iterator[RunFigure]:
+    """A figure of this look, `width` x `height` inches, to draw in."""
     with matplotlib.rc_context(_LOOK):
         figure = RunFigure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.14, w_pad=0.08))
         yield figure

@@ -48,7 +48,60 @@ def test_hbm3e_is_the_memory_of_an_h200() -> None:
     assert hbm3e.organisation.row_bytes == 1024
 
 
-@pytest.mark.parametrize("path", [HBM3, HBM3E], ids=lambda path: path.stem)
+PUBLISHED = {  # GB/s and GiB of a stack, a chip, a package or a DIMM
+    "ddr5_16gb_4800": (38.4, 16),  # PC5-38400: two sub-channels of 32 bits
+    "gddr6_16gb_x32": (64.0, 2),  # 16 Gb/s on 32 pins
+    "hbm2_8gb_4hi": (256.0, 8),  # A64FX: four make 1024 GB/s and 32 GiB
+    "hbm2e_16gb_8hi": (407.8, 16),  # A100 80 GB: five make 2039 GB/s
+    "hbm3_16gb_8hi": (819.2, 16),  # JESD238: 819 GB/s
+    "hbm3_16gb_8hi_5230": (670.4, 16),  # H100: five make 3.35 TB/s
+    "hbm3e_24gb_8hi": (800.0, 24),  # H200: six make 4.8 TB/s
+    "hbm4_36gb_12hi": (2048.0, 36),  # JESD270-4: 2 TB/s
+    "hybrid_bonded_8gb": (64 * 34, 8),  # IEDM 2020: 34 GB/s per 1 Gb
+    "lpddr5x_8gb_x64": (68.3, 8),  # 8533 Mb/s on 64 pins
+}
+PRESETS = sorted(MEMORY.glob("*.yaml"))
+
+
+def test_every_preset_is_held_against_published_figures() -> None:
+    assert {preset.stem for preset in PRESETS} == set(PUBLISHED)
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_bandwidth_and_capacity_are_the_published_ones(path: Path) -> None:
+    memory = standard(path)
+    bandwidth, capacity = PUBLISHED[path.stem]
+    assert float(memory.channels_per_stack * memory.peak_bytes_per_second) / 1e9 == pytest.approx(bandwidth, rel=5e-3)
+    assert memory.stack_capacity == capacity * 2**30
+    row_sets = memory.organisation.rows * memory.organisation.row_set
+    pseudo_channels = memory.channels_per_stack * memory.organisation.pseudo_channels
+    assert row_sets * memory.organisation.burst_bytes * pseudo_channels == memory.stack_capacity
+
+
+# nCK as Ramulator 2.1 has them: HBM2_2000Mbps with HBM2_8Gb, HBM4_8000Mbps, DDR5_4800AN with DDR5_16Gb_x8.
+RAMULATOR = {
+    "hbm2_8gb_4hi": dict(
+        tCL=14, tCWL=5, tBL=2, tRCDRD=14, tRCDWR=12, tRP=14, tRAS=34, tRC=48, tRTP=5, tWR=16, tCCDS=2, tCCDL=4,
+        tRRDS=4, tRRDL=4, tFAW=15, tWTRS=6, tWTRL=8, tRTW=13, tRFCab=350, tRFCpb=160, tRREFD=8, tREFI=3900,
+    ),
+    "hbm4_36gb_12hi": dict(
+        tCL=20, tCWL=10, tBL=2, tRCDRD=39, tRCDWR=19, tRP=33, tRAS=57, tRC=90, tRTP=12, tWR=42, tCCDS=2, tCCDL=4,
+        tCCDR=2, tRRDS=5, tRRDL=7, tFAW=30, tWTRS=9, tWTRL=13, tRTW=25, tPPD=2, tRREFD=16, tREFI=7800,
+    ),
+    "ddr5_16gb_4800": dict(
+        tCL=34, tCWL=32, tBL=8, tRCDRD=34, tRCDWR=34, tRP=34, tRAS=77, tRC=111, tRTP=18, tWR=72, tCCDS=8, tCCDL=12,
+        tRRDS=8, tRRDL=12, tWTRS=6, tWTRL=24, tRTW=14, tPPD=2, tRFCab=708, tREFI=9360,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RAMULATOR)
+def test_clocks_are_those_of_the_cited_table(name: str) -> None:
+    memory = standard(MEMORY / f"{name}.yaml")
+    assert {field: memory.clocks(field) for field in RAMULATOR[name]} == RAMULATOR[name]
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_every_number_of_a_preset_has_a_source(path: Path) -> None:
     assert unsourced_numbers(load_spec(path, DramStandard)) == []
 
@@ -80,6 +133,10 @@ def test_the_interval_of_per_bank_refresh_may_be_given() -> None:
         ("organisation.rows=0", "0 is too small"),
         ("organisation.columns=-1", "-1 is too small"),
         ("commands.activate_clocks=1.3", "activate_clocks = 1.3 is not a whole number of command edges"),
+        ("commands.edges_per_clock=3", "edges_per_clock = 3 is not a power of two (expected 1 if commands start"),
+        ("organisation.banks_per_group=16", "128 banks per pseudo-channel, at most 64 are supported"),
+        ("organisation.stack_ids=8", "8 stack IDs, at most 4 are supported"),
+        ("organisation.pseudo_channels=4", "4 pseudo-channels per channel, at most 2 are supported"),
         ("data_rate=6.4", "data_rate"),
         ("timings.tFAW=16", "timings.tFAW"),
     ],
@@ -105,14 +162,53 @@ def test_a_controller_chooses_refresh_and_queues() -> None:
     assert (timing.read_queue, timing.write_queue, timing.write_high, timing.write_low) == (64, 32, 24, 4)
 
 
+def test_a_controller_chooses_scheduler_and_page_policy() -> None:
+    controller = ControllerSpec(
+        scheduler="fr_fcfs_cap", row_hit_cap=4, starve_after="1 us", page_policy="adaptive", page_timeout="100 ns",
+        refresh="per_bank", refresh_order="unwanted_first", refresh_postpone=8, write_forwarding=True,
+    )  # fmt: skip
+    timing = standard().timing(controller)
+    assert (timing.row_hit_cap, timing.starve_after, timing.page_timeout) == (4, 3200, 320)
+    assert (timing.refresh_order, timing.refresh_postpone) == (1, 8 * timing.tREFI)
+    assert (timing.write_forwarding, timing.write_coalescing, timing.forward_ticks) == (1, 0, 2)
+    assert standard().timing(ControllerSpec(page_policy="closed")).page_timeout == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "missing"), [({"refresh": "same_bank"}, "tRFCsb"), ({"power_down_after": "1 us"}, "tCKE and no tXP")]
+)
+def test_a_policy_without_its_timings_is_refused(settings: dict[str, object], missing: str) -> None:
+    with pytest.raises(UserError, match=f"has no {missing}"):
+        standard().timing(ControllerSpec(**settings))
+
+
+def test_the_kernel_refuses_what_it_does_not_know() -> None:
+    assert standard().kernel_timing(ControllerSpec()) == standard().timing(ControllerSpec())
+    with pytest.raises(UserError, match="does not know scheduler, page_timeout"):
+        standard().kernel_timing(ControllerSpec(scheduler="fcfs", page_policy="closed"))
+
+
+def test_a_shared_bus_and_optional_timings_reach_the_table() -> None:
+    changed = standard(HBM3, "commands.shared_bus=true", "timings.tCCDLW=8 nCK", "timings.tRFCsb=130 ns")
+    timing = changed.timing(ControllerSpec(refresh="same_bank"))
+    assert (timing.shared_command_bus, timing.tCCDLW, timing.tRFCsb) == (1, 16, 416)
+    assert timing.tREFIsb == 2 * (6240 // 8)  # two stack IDs of four banks per group
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"write_high": 33}, "can never be reached in a write queue of 32"),
         ({"write_low": 24}, "is not below write_high"),
         ({"scheduler": "fifo"}, "fr_fcfs"),
-        ({"page_policy": "closed"}, "open"),
+        ({"page_policy": "shut"}, "open"),
+        ({"page_policy": "adaptive"}, "page_timeout is missing"),
+        ({"page_timeout": "100 ns"}, "page_timeout is given with page_policy = open"),
+        ({"row_hit_cap": 4}, "fr_fcfs_cap"),
+        ({"refresh_postpone": 9}, "8"),
         ({"read_queue": 0}, "too small"),
+        ({"read_queue": 129}, "read_queue = 129 is longer than supported"),
+        ({"write_queue": 129}, "write_queue = 129 is longer than supported"),
         ({"address_map": "bank_group column bank row"}, "lacks the field stack_id"),
     ],
 )

@@ -1,0 +1,56 @@
+"""The kernel does with every shipped memory what the oracle does, and with shortcuts what it does without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dram_cases import Case, differences, run_kernel, run_oracle
+
+from archsim.config.loading import data_root, load_spec
+from archsim.kernels.oracle import OracleJob, OracleStream
+from archsim.memory.device import HbmDevice, Range, Transfer
+from archsim.memory.standard import ControllerSpec, DramStandard, RefreshPolicy
+
+PRESETS = sorted((data_root() / "hwconfigs" / "memory").glob("*.yaml"))
+BY_PRESET = pytest.mark.parametrize("preset", PRESETS, ids=[preset.stem for preset in PRESETS])
+BY_REFRESH = pytest.mark.parametrize("refresh", RefreshPolicy)
+REQUESTS = 400  # per pseudo-channel; they last several refresh intervals
+
+
+def standard(preset: Path) -> DramStandard:
+    return load_spec(preset, DramStandard).spec
+
+
+@BY_PRESET
+@BY_REFRESH
+def test_kernel_and_oracle_agree(preset: Path, refresh: RefreshPolicy) -> None:
+    memory, controller = standard(preset), ControllerSpec(refresh=refresh)
+    tables, timing = memory.address_tables(controller), memory.timing(controller)
+    draw = np.random.default_rng(3)
+    pcs = range(timing.pseudo_channels)
+    mixed = OracleStream(
+        [draw.integers(0, 1 << 20, REQUESTS) for _ in pcs],
+        arrivals=[np.cumsum(draw.integers(0, 60, REQUESTS)) for _ in pcs],
+        writes=[(draw.random(REQUESTS) < 0.3).astype(np.int8) for _ in pcs],
+    )
+    beside = OracleStream([(1 << 18) + np.arange(REQUESTS)] * timing.pseudo_channels)
+    case = Case(timing, tables.bank.astype(np.int64), tables.column.astype(np.int64), (mixed, beside), (OracleJob(),))
+    assert differences(case, run_kernel(case), run_oracle(case)) == []
+
+
+@BY_PRESET
+@BY_REFRESH
+def test_shortcuts_change_nothing(preset: Path, refresh: RefreshPolicy) -> None:
+    memory, controller = standard(preset), ControllerSpec(refresh=refresh)
+    ends = []
+    for shortcuts in (False, True):
+        device = HbmDevice(memory, controller, channels=1, shortcuts=shortcuts)
+        for bursts in (20 * device.row_set_bursts + 7, 3):
+            device.submit(Transfer((Range(5, bursts), Range(1 << 16, bursts // 3 + 1, write=True))))
+            completion = device.advance()
+            assert completion is not None
+            ends.append((shortcuts, completion.tick, device.count_vector().tolist()))
+    plain, short = ([end[1:] for end in ends if end[0] is used] for used in (False, True))
+    assert plain == short

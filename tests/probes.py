@@ -1,0 +1,345 @@
+"""Probes: for each rule of the checker the shortest story in which `after` follows `before` as closely as it may.
+
+A rule can be wrong in two ways: too loose, which breaks the DRAM, and too tight, which wastes it. So both the checker
+and the kernel are asked for the very tick. `plant` writes the commands themselves, for the checker. `issue` finds the
+requests that make the kernel issue them. What else then delays `after` is read off the checker's own answer
+(`lower_bounds`), so which rule is hidden behind which other ones follows from the numbers of a standard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from dram_cases import Case, address_tables, submit, trace_arrays
+
+from archsim.kernels import channel
+from archsim.kernels.dram import advance
+from archsim.kernels.oracle import OracleJob, OracleStream
+from archsim.kernels.timing import Command, DramTiming, LogField, RefreshMode
+from archsim.memory.checker import PRECHARGES, RULES, Rule, Scope, check_commands
+
+ACT, PRE, PREAB, RD, WR, REFAB, REFPB = KNOWN = tuple(Command)[:7]
+"""The commands that the kernel issues."""
+COLUMNS = (RD, WR)
+REFRESHES = (PREAB, REFAB, REFPB)  # what only a refresh makes the kernel issue
+MODE_OF = {PREAB: RefreshMode.ALL_BANK, REFAB: RefreshMode.ALL_BANK, REFPB: RefreshMode.PER_BANK}
+FAR = 1 << 30
+DISTANCES = {rule.name for rule in RULES}
+
+Log = np.ndarray
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A bank of a channel."""
+
+    pc: int
+    sid: int = 0
+    group: int = 0
+    bank: int = 0
+
+    def local(self, q: DramTiming) -> int:
+        """The bank's number in its pseudo-channel."""
+        return (self.sid * q.banks_per_group + self.bank) * q.bank_groups + self.group
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A rule and the pair of commands to try it on."""
+
+    rule: Rule
+    before: Command
+    after: Command
+
+    def __str__(self) -> str:
+        return f"{self.rule.name}: {self.before.name}-{self.after.name}"
+
+    @property
+    def refresh_mode(self) -> RefreshMode | None:
+        """The refresh mode in which a controller issues both commands; None if there is no such mode."""
+        modes = {MODE_OF[command] for command in (self.before, self.after) if command in MODE_OF}
+        return None if len(modes) > 1 else next(iter(modes), RefreshMode.NONE)
+
+
+PROBES = [
+    Probe(rule, before, after)
+    for rule in RULES
+    for before in rule.before
+    for after in rule.after
+    if {before, after} <= set(KNOWN) and rule.switch is None
+]
+
+
+def places(probe: Probe, q: DramTiming) -> tuple[Place, Place] | None:
+    """Where `before` and `after` go, as the rule's scope has it; None if this channel has no such two banks."""
+    home = Place(0)
+    other_bank = Place(0, bank=1) if q.banks_per_group > 1 else None
+    other_group = Place(0, group=1) if q.bank_groups > 1 else None
+    other_sid = Place(0, sid=1) if q.stack_ids > 1 else None
+    scope = probe.rule.scope
+    if scope == Scope.CHANNEL and q.pseudo_channels > 1:
+        # A refresh is timed by its pseudo-channel's turn, and the first one's comes first.
+        late_refresh = probe.after in REFRESHES and probe.before not in REFRESHES
+        return (Place(1), home) if late_refresh else (home, Place(1))
+    other = {
+        Scope.CHANNEL: other_group or other_bank,
+        Scope.PSEUDO_CHANNEL: other_group or other_bank,
+        Scope.OTHER_STACK_ID: other_sid,
+        Scope.GROUP: other_bank,
+        Scope.OTHER_GROUP: other_group,
+        Scope.BANK: home,
+    }[scope]
+    if other is None:
+        return None
+    return (other, home) if probe.after == REFPB else (home, other)  # per-bank refresh begins with the first bank
+
+
+def settled(q: DramTiming) -> int:
+    """A time (a rising edge) after which no distance of the table holds any more."""
+    return 4 * q.ticks_per_ck * sum(rule.ticks(q) for rule in RULES)
+
+
+def rising(q: DramTiming, command: Command, tick: int) -> int:
+    """The first tick from `tick` on at which a command may start: precharges start on either edge."""
+    return tick if command in PRECHARGES else -(-tick // q.ticks_per_ck) * q.ticks_per_ck
+
+
+# ---- what the checker says -------------------------------------------------------------------------------------------
+
+
+def entry(tick: int, command: Command, place: Place, row: int = 1) -> list[int]:
+    where = [-1, -1, -1] if command in (PREAB, REFAB) else [place.sid, place.group, place.bank]
+    has_row = command in (ACT, *COLUMNS)
+    return [tick, command, place.pc, *where, row if has_row else -1, 0 if command in COLUMNS else -1]
+
+
+def broken(q: DramTiming, log: Log) -> dict[str, int]:
+    """The distances that the last command of a log breaks, and the tick from which on each would be kept."""
+    last = len(log) - 1
+    found = [v for v in check_commands(q, log) if v.after.index == last and v.rule in DISTANCES]
+    bounds: dict[str, int] = {}
+    for violation in found:
+        assert violation.before is not None
+        bounds[violation.rule] = max(bounds.get(violation.rule, 0), violation.before.tick + violation.needed)
+    return bounds
+
+
+def lower_bounds(q: DramTiming, log: Log) -> dict[str, int]:
+    """For the last command of a log: the first tick that each rule allows, of the rules not kept by the time of the
+    command before it."""
+    early = log.copy()
+    early[-1, LogField.TICK] = log[-2, LogField.TICK]
+    return broken(q, early)
+
+
+def plant(probe: Probe, q: DramTiming) -> Log | None:
+    """A probe's commands, `after` last and as early as every rule allows; None if the channel has no such banks."""
+    where = places(probe, q)
+    if where is None:
+        return None
+    first, second = where
+    start = settled(q)
+    log = [entry(k * start // 4, ACT, place) for k, place in enumerate(_open_from_the_start(probe, first, second))]
+    if probe.rule.nth > 1:
+        spread = spread_banks(q, probe.rule.nth + 1)
+        if spread is None:
+            return None
+        for place in spread[:-1]:
+            log.append(_earliest(q, log, start, ACT, place))
+        second = spread[-1]
+    else:
+        log.append(entry(start, probe.before, first))
+    reopens = first == second and probe.after in (ACT, REFPB)
+    if probe.before == ACT and first.pc == second.pc and (reopens or probe.after == REFAB):
+        log.append(_earliest(q, log, start, PRE, first))  # the row must be closed again
+    log.append(_earliest(q, log, start, probe.after, second))
+    return np.array(log, np.int64)
+
+
+def _open_from_the_start(probe: Probe, first: Place, second: Place) -> list[Place]:
+    """Banks with an open row when `before` comes, so that the two commands make sense."""
+    rows = {first} if probe.before in (RD, WR, PRE, PREAB) else set()
+    if first != second and probe.after in (RD, WR, PRE, PREAB):
+        rows.add(second)
+    if probe.before in (PREAB, REFAB) and first.pc == second.pc:
+        rows -= {second} if first != second or probe.before == REFAB else set()
+    return sorted(rows)
+
+
+def _earliest(q: DramTiming, log: list[list[int]], start: int, command: Command, place: Place) -> list[int]:
+    """A command at the first tick from `start` on that every distance allows."""
+    tick = max(start, log[-1][0]) if log else start
+    bounds = broken(q, np.array([*log, entry(tick, command, place)], np.int64))
+    return entry(rising(q, command, max([tick, *bounds.values()])), command, place)
+
+
+def spread_banks(q: DramTiming, number: int) -> list[Place] | None:
+    """Different banks of a pseudo-channel, each in another group than the one before it where there are groups."""
+    banks = [
+        Place(0, sid, group, bank)
+        for sid in range(q.stack_ids)
+        for bank in range(q.banks_per_group)
+        for group in range(q.bank_groups)
+    ]
+    return banks[:number] if len(banks) >= number else None
+
+
+# ---- what the kernel does --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Request:
+    tick: int
+    place: Place
+    row: int
+    write: bool = False
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A probe as the kernel ran it: the log up to `after`, and the earliest tick that the requests and the refresh
+    interval left for it."""
+
+    log: Log
+    wanted: int
+
+    @property
+    def tick(self) -> int:
+        return int(self.log[-1, LogField.TICK])
+
+
+def issue(probe: Probe, q: DramTiming) -> Issued | None:
+    """Make the kernel issue a probe's commands. None if no requests can: the channel has no such banks, or no refresh
+    mode has both commands."""
+    where, mode = places(probe, q), probe.refresh_mode
+    if where is None or mode is None:
+        return None
+    first, second = where
+    start = settled(q)
+    banks = spread_banks(q, probe.rule.nth + 1) if probe.rule.nth > 1 else None
+    if probe.rule.nth > 1:
+        if banks is None:
+            return None
+        requests, second = [Request(start, place, 1) for place in banks], banks[-1]
+    else:
+        requests = list(_requests(probe, first, second, start))
+    timing, wanted = _with_refresh(probe, q, mode, first, second, start)
+    log = _run(timing, requests, until=_end(timing, start))
+    before, after = _find(probe, timing, log, first, second, start)
+    assert before is not None and after is not None, f"the kernel never issued {probe}"
+    if probe.after in REFRESHES and probe.before in REFRESHES:
+        wanted = _due(timing, log[: after + 1])
+    return Issued(log[: after + 1], wanted)
+
+
+def _requests(probe: Probe, first: Place, second: Place, start: int) -> Iterator[Request]:
+    """Reads and writes that make the kernel issue `before` at `start` and want `after` at once."""
+    for place in _open_from_the_start(probe, first, second):
+        yield Request(0, place, 1)
+    same = first == second
+    write = probe.before == WR or (same and probe.after == WR)
+    if probe.before == PRE:
+        yield Request(start, first, 2)
+    elif probe.before in (ACT, RD, WR):
+        yield Request(start, first, 1, write)
+    if same and probe.before == PRE:
+        return  # the row that took the other's place is the rest of the story
+    turn = start + 1 if probe.before == WR and probe.after == RD else start  # a read would go before the write
+    if probe.after in COLUMNS and not same:
+        yield Request(turn, second, 1, probe.after == WR)
+    elif probe.after == PRE:
+        if probe.before in (PREAB, REFAB) and first.pc == second.pc:
+            yield Request(start, second, 2)
+        yield Request(start, second, 3, write and same)
+    elif probe.after == ACT:
+        yield Request(start, second, 2, write and same)
+    elif probe.after == PREAB and probe.before in REFRESHES and first.pc == second.pc:
+        yield Request(start, second, 1)  # something to close again
+
+
+def _with_refresh(
+    probe: Probe, q: DramTiming, mode: RefreshMode, first: Place, second: Place, start: int
+) -> tuple[DramTiming, int]:
+    """The timing with a refresh when the probe needs it, and the tick from which on `after` is wanted."""
+    interval, stagger = start, FAR
+    if probe.before not in REFRESHES:
+        interval = start + q.ticks_per_ck
+    elif probe.after in REFRESHES:
+        stagger = 0
+        if first.pc == second.pc and probe.after == probe.before and probe.before != PREAB:
+            interval = q.ticks_per_ck  # again at once
+    wanted = interval if probe.after in REFRESHES else start
+    refreshed = q._replace(refresh_mode=int(mode), refresh_stagger=stagger, tREFI=interval, tREFIpb=interval)
+    return refreshed, wanted
+
+
+def _end(q: DramTiming, start: int) -> int:
+    """When the story is over: after the second refresh, or after each bank has been refreshed twice."""
+    if q.tREFI >= start or q.refresh_mode == RefreshMode.NONE:
+        return 3 * start
+    banks = q.stack_ids * q.bank_groups * q.banks_per_group
+    return 2 * (q.tRFCab + q.tRFCpb) + (banks + 2) * (q.tRREFD + q.precharge_ticks + q.ticks_per_ck)
+
+
+def _due(q: DramTiming, log: Log) -> int:
+    """When the refresh that the last command belongs to fell due."""
+    pc = log[-1, LogField.PSEUDO_CHANNEL]
+    mine = log[:-1][log[:-1, LogField.PSEUDO_CHANNEL] == pc]
+    done = np.isin(mine[:, LogField.COMMAND], (REFAB, REFPB)).sum()
+    return int((done + 1) * q.tREFI)
+
+
+def _run(q: DramTiming, requests: list[Request], until: int) -> Log:
+    """The kernel's log of these requests up to a tick."""
+    bank_of, column_of = address_tables(q)
+    slot = {int(bank): burst for burst, bank in reversed(list(enumerate(bank_of)))}
+    row_set = len(bank_of)
+    mine = [[r for r in requests if r.place.pc == pc] for pc in range(q.pseudo_channels)]
+    stream = OracleStream(
+        [np.array([r.row * row_set + slot[r.place.local(q)] for r in part], np.int64) for part in mine],
+        arrivals=[np.array([r.tick for r in part], np.int64) for part in mine],
+        writes=[np.array([r.write for r in part], np.int8) for part in mine],
+    )
+    case = Case(q, bank_of, column_of, (stream,), (OracleJob(),))
+    trace, arrival, base = trace_arrays(case)
+    state = channel.new_state(q)
+    submit(case, state, 0, base)
+    log = np.full((1 << 10, len(LogField)), -1, np.int64)
+    while state[channel.NOW] < until:
+        advance(state, q, bank_of, column_of, trace, arrival, np.zeros(0, np.int64), log, until, False)
+    return log[: state[channel.LOG_LENGTH]]
+
+
+def _find(
+    probe: Probe, q: DramTiming, log: Log, first: Place, second: Place, start: int
+) -> tuple[int | None, int | None]:
+    """Indices of `before` and of the next `after`, each at its place."""
+
+    def at(command: Command, place: Place, index: int) -> bool:
+        code, *rest = log[index, 1:6].tolist()
+        where = [place.pc, -1, -1, -1] if command in (PREAB, REFAB) else [place.pc, place.sid, place.group, place.bank]
+        return code == command and rest == where
+
+    earliest = start if q.tREFI >= start and probe.before not in (REFAB, REFPB) else 0
+    before = next((i for i in range(len(log)) if log[i, 0] >= earliest and at(probe.before, first, i)), None)
+    if before is None:
+        return None, None
+    if probe.before == probe.after == REFPB and probe.rule.scope != Scope.BANK and first.pc == second.pc:
+        mine = (log[:, LogField.COMMAND] == REFPB) & (log[:, LogField.PSEUDO_CHANNEL] == first.pc)
+        return before, next((i for i in range(before + 1, len(log)) if mine[i]), None)
+    return before, next((i for i in range(before + 1, len(log)) if at(probe.after, second, i)), None)
+
+
+# ---- what hides behind what ------------------------------------------------------------------------------------------
+
+REQUESTS = "the requests, or when a refresh falls due"
+
+
+def hidden_behind(probe: Probe, q: DramTiming, issued: Issued) -> list[str]:
+    """What else keeps `after` from coming before the tick that the rule gives, if anything does."""
+    bounds = lower_bounds(q, issued.log)
+    mine = rising(q, probe.after, bounds.pop(probe.rule.name, 0))
+    bounds[REQUESTS] = issued.wanted
+    return [name for name, tick in bounds.items() if rising(q, probe.after, tick) >= mine]
