@@ -127,16 +127,35 @@ def _spawning() -> Iterator[None]:
 
     A spawned process imports its parent's main module anew, so a script that starts a sweep at its top level would
     start it again; workers need nothing of it. And they inherit that SIGINT is blocked: Ctrl-C, which a terminal sends
-    to all processes, is for the parent to handle. Here it waits until the worker is known.
+    to all processes, is for the parent to handle.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with _interrupts_later():
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                yield
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    finally:
+        sys.modules["__main__"] = main
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Ctrl-C waits until the end of the block: a process that is half spawned could not be ended cleanly."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread is interrupted
+        yield
+        return
+    pressed: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
     try:
         yield
     finally:
-        sys.modules["__main__"] = main
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 # ---------------------------------------------------------------- a cluster

@@ -21,9 +21,10 @@ from small_experiment import write_phases
 
 import archsim
 from archsim.config.errors import UserError
+from archsim.sweep.plan import plan_sweep
 
 COMMAND = [sys.executable, "-c", "from archsim.cli import main; main()"]
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0  # the first point may compile the kernels
 
 SMALL = """\
 kind: sweep
@@ -385,3 +386,18 @@ def test_no_scheduler_is_a_message(folder: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(sys.modules["archsim.sweep.executors"], "DASK_CONNECT_SECONDS", 0.5)
     with pytest.raises(UserError, match="there is no dask scheduler"):
         archsim.sweep(folder / "small.yaml", dask="tcp://127.0.0.1:9", out=folder / "out")
+
+
+def test_validate_looks_into_sweeps(folder: Path) -> None:
+    (folder / "wrong.yaml").write_text("kind: sweep\nexperiment: experiment.yaml\naxes: {x: [1]}\nwhere: y > 1\n")
+    shipped = Path(__file__).resolve().parents[2] / "experiments" / "sweep_llama3_70b" / "experiment.yaml"
+    for files, code, said in ((["small.yaml", str(shipped)], 0, "ok (sweep)"), (["wrong.yaml"], 2, "names 'y'")):
+        done = subprocess.run([*COMMAND, "validate", *files], cwd=folder, capture_output=True, text=True, timeout=60)
+        assert done.returncode == code, done.stderr
+        assert said in done.stdout + done.stderr
+
+
+def test_the_shipped_sweep_has_a_thousand_points() -> None:
+    plan = plan_sweep("sweep_llama3_70b", None, (), None)
+    assert len(plan.space.points) == 1000
+    assert len({point.hardware for point in plan.space.points}) == 5
