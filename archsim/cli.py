@@ -37,8 +37,8 @@ class _Guarded(TyperGroup):
         except UserError as error:
             typer.echo(str(error) if isinstance(error, SpecError) else f"error: {error}", err=True)
             raise typer.Exit(EXIT_USER_ERROR) from None
-        except KeyboardInterrupt:
-            typer.echo("interrupted, nothing written", err=True)
+        except KeyboardInterrupt as interrupt:
+            typer.echo(str(interrupt) or "interrupted, nothing written", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except BrokenPipeError:
             # Whoever read our output has gone; give the interpreter's last flush somewhere to go.
@@ -97,6 +97,35 @@ def run(
     from archsim.report.terminal import print_run
 
     print_run(result)
+
+
+@app.command()
+def sweep(
+    experiment: Annotated[str, typer.Argument(help="A `kind: sweep` file, or an experiment with a `sweep:` section.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes, the same in every point.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes on this machine; one per core if left out.")] = None,
+    dask: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="A dask scheduler (tcp://host:8786), or its scheduler file.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where results land; points that are there are kept.")] = None,
+    best: Annotated[str | None, typer.Option(metavar="METRIC", help="What points are compared by.")] = None,
+    keep_runs: Annotated[bool, typer.Option("--keep-runs", help="Write the run directory of every point.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Simulate every point of a space: hardware, batch, context, whatever has a path."""
+    from archsim.commands.sweep import print_sweep, sweep_as_dict
+    from archsim.sweep.plan import plan_sweep
+    from archsim.sweep.run import run_sweep
+
+    plan = plan_sweep(experiment, None, overrides or (), best)
+    result = run_sweep(plan, out=out, workers=workers, dask=dask, keep_runs=keep_runs, progress=not as_json)
+    if as_json:
+        _print_json(sweep_as_dict(result))
+    else:
+        print_sweep(result, _console())
+    raise typer.Exit(0 if result.ok else EXIT_USER_ERROR)
 
 
 @app.command()

@@ -40,6 +40,8 @@ from archsim.serving.serve import serve
 from archsim.system import SystemSpec, load_system
 from archsim.workload.operators import lower_decode, lower_prefill
 
+WARM_UP_OPERATORS = 8
+
 Overrides = Mapping[str, object] | Sequence[str]
 
 
@@ -89,6 +91,17 @@ def simulate(loaded: LoadedExperiment, *, command: Sequence[str] = (), progress:
         wall_seconds=time.perf_counter() - started,
         command=command,
     )
+
+
+def warm_up(loaded: LoadedExperiment) -> None:
+    """Have the kernels that an experiment needs compiled, or loaded from their cache: runs a few operators.
+
+    Raises UserError if the model doesn't fit."""
+    setup = _setup(loaded)
+    machine = new_machine(setup)
+    reserve_kv(machine, setup, 2)
+    trace = lower_decode(loaded.model, setup.precision, setup.tensor_parallel, (1,))
+    machine.run(replace(trace, operators=trace.operators[:WARM_UP_OPERATORS]))
 
 
 # ---------------------------------------------------------------- phases
