@@ -143,14 +143,17 @@ class NetworkRun:
         if packets[:, layout.FLITS].min() < 1 or packets[:, layout.FLITS].max() > layout.MAX_FLITS:
             raise UserError("a packet with too few or too many flits", expected=f"1 to {layout.MAX_FLITS}")
 
-    def advance(self, until: int = int(layout.NEVER), kernel: Advance = advance) -> None:
-        """Run to cycle `until`, or until the network is empty. Raises NoProgressError if flits wait for ever."""
+    def advance(self, until: int | None = None, kernel: Advance = advance) -> None:
+        """Run to cycle `until`; without it, until the network is empty. Raises NoProgressError if flits wait for ever."""
         network = self._network
-        kernel(network.tables, network.network, self.state, self.packets, self.times, self._log, until)
+        end = int(layout.NEVER) if until is None else until
+        kernel(network.tables, network.network, self.state, self.packets, self.times, self._log, end)
         if self.state[layout.STUCK]:
             raise NoProgressError(
                 f"{self.in_flight} packets wait and nothing has moved since cycle {self.state[layout.LAST_MOVE]}"
             )
+        if until is not None:
+            self.state[layout.NOW] = max(until, self.now)  # an empty network has stopped before
 
 
 def build_network(spec: NocSpec) -> RouterNetwork:

@@ -64,10 +64,11 @@ def wire(spec: NocSpec) -> Wiring:
 
 def _crossbar(topology: Crossbar, vcs: int) -> Wiring:
     nodes = topology.nodes
-    routes = tuple((((destination, (1 << vcs) - 1),)) for destination in range(nodes))
+    mask = (1 << vcs) - 1
+    routes = tuple(((destination, mask),) for destination in range(nodes))
     link_to = np.array([[FIRST_NODE - node for node in range(nodes)]], np.int64)
     cycles = np.full((1, nodes), topology.link_cycles, np.int64)
-    return Wiring(nodes, 1, nodes, link_to, cycles, (tuple((route,) for route in routes),), (1 << vcs) - 1)
+    return Wiring(nodes, 1, nodes, link_to, cycles, (routes,), mask)
 
 
 class _Grid:
