@@ -121,4 +121,13 @@ def differences(kernel: NetworkRun, oracle: OracleRun) -> list[str]:
     return [f"{name}: {mine} {theirs}" for name, (mine, theirs) in checks.items() if mine != theirs]
 
 
-__all__ = ["NocCase", "UserError", "differences", "noc_spec", "random_case", "random_packets", "run_kernel", "run_oracle"]
+__all__ = [
+    "NocCase",
+    "UserError",
+    "differences",
+    "noc_spec",
+    "random_case",
+    "random_packets",
+    "run_kernel",
+    "run_oracle",
+]

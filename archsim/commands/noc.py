@@ -156,5 +156,5 @@ def _saturation_line(saturation: Saturation) -> str:
         return "no rate saturates it: it carries a packet per node and cycle"
     return (
         f"saturates between {saturation.stable_rate:.5g} and {saturation.unstable_rate:.5g} packets per node and cycle "
-        f"({saturation.accepted_flits:.4f} flits accepted)"
+        f"({saturation.throughput_flits:.4f} flits accepted at most)"
     )

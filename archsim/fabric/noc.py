@@ -1,7 +1,7 @@
 """A network of routers, ready to run: packets in, delivery cycles out.
 
-    network = build_network(spec)
-    delivery = network.deliver(packets)      # int64[n, 4]: created, source, destination, flits
+network = build_network(spec)
+delivery = network.deliver(packets)      # int64[n, 4]: created, source, destination, flits
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class NetworkRun:
             raise UserError("a packet with too few or too many flits", expected=f"1 to {layout.MAX_FLITS}")
 
     def advance(self, until: int | None = None, kernel: Advance = advance) -> None:
-        """Run to cycle `until`; without it, until the network is empty. Raises NoProgressError if flits wait for ever."""
+        """Run to cycle `until`, or until the network is empty. Raises NoProgressError if flits wait for ever."""
         network = self._network
         end = int(layout.NEVER) if until is None else until
         kernel(network.tables, network.network, self.state, self.packets, self.times, self._log, end)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from archsim.fabric.noc import Ints, RouterNetwork
 from archsim.kernels.router_state import DESTINATION, EJECT, FIRST_NODE, FLITS, HOP, INJECT, SOURCE
@@ -85,7 +86,7 @@ class _Checker:
                 continue
             if first.cycle < self._packets[packet, 0]:
                 yield f"{name} leaves its source in cycle {first.cycle}, before it is made"
-            for before, after in zip(moves, moves[1:], strict=False):
+            for before, after in pairwise(moves):
                 yield from self._step(name, before, after, packet, index)
 
     def _step(self, name: str, before: _Move, after: _Move, packet: int, index: int) -> Iterator[str]:

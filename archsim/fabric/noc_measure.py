@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,6 +15,9 @@ from archsim.fabric.noc_spec import Mesh, NocSpec, Pattern, Ring, Torus
 from archsim.fabric.topology import Wiring
 from archsim.kernels.router_state import CREATED, DELIVERED, ENTERED, FIRST_NODE, FLITS
 from archsim.kernels.traffic import RATE_BITS, generate, mixed
+
+CHANCE = 2.0
+"""Standard errors of each of two means by which they may differ and still count as equal."""
 
 
 class Stability(StrEnum):
@@ -52,11 +56,14 @@ class LoadPoint:
 
 @dataclass(frozen=True)
 class Saturation:
-    """The highest stable rate found, and the lowest unstable one: no more than the resolution apart."""
+    """The highest stable rate found, and the lowest unstable one: no more than the resolution apart.
+
+    `throughput_flits` is the most that was accepted at any rate tried, stable or not, per node and cycle.
+    """
 
     stable_rate: float
     unstable_rate: float
-    accepted_flits: float
+    throughput_flits: float
 
 
 class Generator:
@@ -76,7 +83,16 @@ class Generator:
         """The packets created in the cycles [first, after): int64[n, 4]."""
         room = np.empty(((after - first) * self._nodes, 4), np.int64)
         count = generate(
-            self._seed, self._nodes, self._rate, self._flits, self._table, self._hot, self._hot_share, first, after, room
+            self._seed,
+            self._nodes,
+            self._rate,
+            self._flits,
+            self._table,
+            self._hot,
+            self._hot_share,
+            first,
+            after,
+            room,
         )
         return room[:count].copy()
 
@@ -120,10 +136,21 @@ def _extents(spec: NocSpec) -> tuple[int, ...]:
 def measure(network: RouterNetwork, rate: float) -> LoadPoint:
     """Load a network at `rate` (packets per node and cycle) until it is steady, and measure it.
 
-    Samples are compared by the mean latency of the packets that arrive in them and by how many flits do. Packets
-    created while measuring are measured; behind them load goes on until the last of them has arrived.
+    Compared are the mean latency of the packets that arrive and how many flits do: during warm-up from sample to
+    sample, then from the whole measurement to the whole measurement one sample longer. Packets created while measuring
+    are measured; behind them load goes on until the last of them has arrived.
     """
     return _Measurement(network, rate).result()
+
+
+@dataclass(frozen=True)
+class _Arrivals:
+    """Mean latency and flits per cycle, with the standard errors that independent packets would give them."""
+
+    latency: float
+    latency_error: float
+    throughput: float
+    throughput_error: float
 
 
 class _Measurement:
@@ -136,46 +163,57 @@ class _Measurement:
 
     def result(self) -> LoadPoint:
         plan = self._plan
-        before: tuple[float, float] | None = None
+        before: _Arrivals | None = None
         start, steady = -1, 0
         for _ in range(plan.most_samples):
-            sample = self._sample()
-            if sample[0] > plan.latency_limit_cycles:
+            first = self._run.now if start < 0 else start
+            self._load_to(self._run.now + plan.sample_cycles)
+            if self._mean_latency_so_far(first) > plan.latency_limit_cycles:
                 return self._given_up(start, Stability.LATENCY)
-            alike = before is not None and self._alike(before, sample)
-            before = sample
+            now = self._arrivals(first)
+            alike = before is not None and self._alike(before, now)
             if start < 0:
+                before = None if alike else now
                 start = self._run.now if alike else -1
                 continue
+            before = now
             steady = steady + 1 if alike else 0
             if steady == plan.stable_samples:
                 return self._drained(start)
         return self._given_up(start, Stability.UNSTEADY)
 
     def _given_up(self, start: int, stability: Stability) -> LoadPoint:
-        """A point that never was steady is measured from its beginning on."""
-        return self._point(start if 0 <= start < self._run.now else 0, stability)
+        """A point that was never steady is measured over the second half of its run."""
+        return self._point(start if 0 <= start < self._run.now else self._run.now // 2, stability)
 
-    def _sample(self) -> tuple[float, float]:
-        """Mean latency of what arrives, or of what is still under way if that is older; flits that arrive per cycle."""
-        first = self._run.now
-        after = first + self._plan.sample_cycles
-        self._load_to(after)
+    def _arrivals(self, first: int) -> _Arrivals:
+        """Of the packets that arrived since cycle `first`."""
         delivered, created = self._run.times[:, DELIVERED], self._run.packets[:, CREATED]
         arrived = delivered >= first
-        waiting = (delivered < 0) & (created < after)
-        latency = float((delivered - created)[arrived].mean()) if arrived.any() else 0.0
-        age = float((after - created[waiting]).mean()) if waiting.any() else 0.0
-        flits = int(self._run.packets[arrived, FLITS].sum())
-        overdue = age > self._plan.latency_limit_cycles
-        return max(latency, age) if overdue else latency, flits / self._plan.sample_cycles
+        latency = (delivered - created)[arrived]
+        count = max(1, latency.size)
+        throughput = int(self._run.packets[arrived, FLITS].sum()) / (self._run.now - first)
+        deviation = float(latency.std()) if latency.size else 0.0
+        return _Arrivals(_mean(latency), deviation / math.sqrt(count), throughput, throughput / math.sqrt(count))
+
+    def _mean_latency_so_far(self, first: int) -> float:
+        """As the mean latency of `_arrivals`, with the packets that are still under way, at their age."""
+        delivered, created = self._run.times[:, DELIVERED], self._run.packets[:, CREATED]
+        ages = np.where(delivered < 0, self._run.now, delivered) - created
+        return _mean(ages[(delivered < 0) | (delivered >= first)])
 
     def _load_to(self, cycle: int) -> None:
         self._run.add(self._traffic.packets(self._run.now, cycle))
         self._run.advance(cycle)
 
-    def _alike(self, before: tuple[float, float], now: tuple[float, float]) -> bool:
-        return all(abs(b - a) <= self._plan.tolerance * b for a, b in zip(before, now, strict=True))
+    def _alike(self, before: _Arrivals, now: _Arrivals) -> bool:
+        """Whether two stretches differ by no more than the tolerance and what chance explains."""
+        tolerance = self._plan.tolerance
+        latency = abs(now.latency - before.latency)
+        throughput = abs(now.throughput - before.throughput)
+        return latency <= tolerance * now.latency + CHANCE * (
+            before.latency_error + now.latency_error
+        ) and throughput <= tolerance * now.throughput + CHANCE * (before.throughput_error + now.throughput_error)
 
     def _drained(self, start: int) -> LoadPoint:
         end = self._run.now
@@ -227,20 +265,18 @@ def find_saturation(network: RouterNetwork, on_point: Callable[[LoadPoint], None
     both rates are then 1.
     """
     resolution = network.spec.measurement.saturation_resolution
-    low, high, accepted = 0.0, 1.0, 0.0
-    top = measure(network, high)
-    on_point(top)
-    if top.stable:
-        return Saturation(high, high, top.accepted_flits)
-    high = min(high, 1.0 / network.spec.traffic.packet_flits)  # a node sends one flit per cycle
+    low, high, throughput = 0.0, 1.0, 0.0
+    rate = high
     while high - low > resolution * high:
-        point = measure(network, (low + high) / 2)
+        point = measure(network, rate)
         on_point(point)
+        throughput = max(throughput, point.accepted_flits)
         if point.stable:
-            low, accepted = point.rate, point.accepted_flits
+            low = rate
         else:
-            high = point.rate
-    return Saturation(low, high, accepted)
+            high = min(rate, 1.0 / network.spec.traffic.packet_flits)  # a node sends one flit per cycle
+        rate = (low + high) / 2
+    return Saturation(low, high, throughput)
 
 
 def zero_load_latency_cycles(network: RouterNetwork) -> float:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from archsim.config.errors import UserError
 from archsim.config.schema import Spec
-from archsim.config.units import ByteCount, Fraction01, FrequencyHz, PositiveFloat, PositiveInt
+from archsim.config.units import ByteCount, Fraction01, FrequencyHz, PositiveFloat
 from archsim.kernels.router_state import MAX_FLITS, MAX_VCS
 
 MOST_NODES = 4096
@@ -185,9 +185,10 @@ class TrafficSpec(Spec):
 class MeasurementSpec(Spec):
     """When a point is steady, and when it is unstable.
 
-    Samples of `sample_cycles` are taken until two in a row differ by less than `tolerance` (warm-up), then until
-    `stable_samples` in a row do. A point is unstable if the mean latency exceeds `latency_limit_cycles` or
-    `most_samples` are not enough.
+    Samples of `sample_cycles` are taken until two in a row differ by no more than `tolerance` (warm-up), then until
+    `stable_samples` in a row change what has been measured by no more than that. A point is unstable if the mean
+    latency, packets under way at their age included, exceeds `latency_limit_cycles`, or if `most_samples` in all are
+    not enough.
     """
 
     sample_cycles: Annotated[int, Field(ge=100, le=10_000_000)] = 10_000
@@ -200,7 +201,7 @@ class MeasurementSpec(Spec):
 
 
 class NocSpec(Spec):
-    """A network on a chip with its traffic. `clock` and `flit` (bytes) only turn cycles and flits into time and bytes."""
+    """A network on a chip with its traffic. `clock` and `flit` only turn flits per cycle into bytes per second."""
 
     kind: Literal["noc"]
     name: str
@@ -253,7 +254,9 @@ class NocSpec(Spec):
         if pattern is Pattern.TRANSPOSE and not (
             isinstance(self.topology, Mesh | Torus) and self.topology.size == self.topology.size[::-1]
         ):
-            raise UserError(f"pattern {pattern} on this topology", expected="a mesh or torus whose size is a palindrome")
+            raise UserError(
+                f"pattern {pattern} on this topology", expected="a mesh or torus whose size is a palindrome"
+            )
         if pattern in (Pattern.TORNADO, Pattern.NEIGHBOUR) and isinstance(self.topology, Crossbar | Graph):
             raise UserError(f"pattern {pattern} on a {self.topology.kind}", expected="a mesh, a torus or a ring")
         if pattern is Pattern.UNIFORM_OTHERS and nodes == 1:
@@ -265,9 +268,3 @@ class NocSpec(Spec):
 def _why_so_many(dateline: bool, adaptive: bool) -> str:
     parts = ["one before and one behind the dateline"] if dateline else ["one for the way in order"]
     return " and ".join([*parts, *(["one that adapts"] if adaptive else [])])
-
-
-__all__ = [
-    "Algorithm", "Allocator", "AllocatorKind", "Crossbar", "Graph", "MeasurementSpec", "Mesh", "NextHop", "NocSpec",
-    "Pattern", "PositiveInt", "Ring", "RouterSpec", "RoutingSpec", "Topology", "Torus", "TrafficSpec",
-]  # fmt: skip

@@ -27,7 +27,7 @@ def check_routes(wiring: Wiring) -> None:
     if cycle is not None:
         way = " -> ".join(str(router) for router, _, _ in [*cycle, cycle[0]])
         raise UserError(
-            f"these routes may deadlock: packets on the links between routers {way} can wait for each other in a circle",
+            f"these routes may deadlock: packets on the links between routers {way} can wait for each other",
             expected="routing.dateline: true on a torus or ring, or routes whose links have an order",
         )
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archsim.config.errors import UserError
-from archsim.fabric.noc_spec import Algorithm, Crossbar, Graph, Mesh, NocSpec, Ring, Torus
+from archsim.fabric.noc_spec import Algorithm, Crossbar, Graph, NocSpec, Ring, Torus
 from archsim.kernels.router_state import FIRST_NODE, MASK_BITS, NOWHERE
 
 Candidate = tuple[int, int]
@@ -105,10 +105,8 @@ class _Grid:
                 continue
             up = (there - here) % self.size[d]
             down = self.size[d] - up
-            if self.wraps:
-                goes_up = up < down or (up == down and here % 2 == 0)
-            else:
-                goes_up = there > here
+            shorter_up = up < down or (up == down and here % 2 == 0)
+            goes_up = shorter_up if self.wraps else there > here
             ports.append(2 * d + (0 if goes_up else 1))
         return ports
 
@@ -118,9 +116,7 @@ class _Grid:
         return here > there if port % 2 == 0 else here < there
 
 
-def _grid(
-    size: Sequence[int], wraps: bool, link_cycles: int, algorithm: Algorithm, dateline: bool, vcs: int
-) -> Wiring:
+def _grid(size: Sequence[int], wraps: bool, link_cycles: int, algorithm: Algorithm, dateline: bool, vcs: int) -> Wiring:
     grid = _Grid(size, wraps)
     ports = grid.local + 1
     link_to = np.full((grid.routers, ports), NOWHERE, np.int64)

@@ -1,7 +1,8 @@
 """The event-driven kernel of a network of routers: docs/noc_policy.md, visiting only what has something to do.
 
 Flits and credits on links stand in an event wheel (one slot per cycle ahead), routers with a flit at an input and
-sources with a packet to send in lists. A cycle costs what happens in it; cycles in which nothing can happen are skipped.
+sources with a packet to send in lists. A cycle costs what happens in it; cycles in which nothing can happen are
+skipped.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 from archsim.kernels.jit import inlined, kernel, pointer
 from archsim.kernels.router_alloc import allocate_switch, allocate_vcs, join_list, leave_list
 from archsim.kernels.router_state import (
-    ACTIVE,
     BIDDERS,
     BUSY_NODES,
     BUSY_ROUTERS,

@@ -38,9 +38,9 @@ def save_curve(
         top = max((point.latency_cycles for point in stable), default=1.0)
         axes.set_ylim(0, max(4 * (zero_load_cycles or top / 4), 1.15 * top))
         if saturation is not None and saturation.unstable_rate > saturation.stable_rate:
-            axes.axvline(saturation.accepted_flits, color=PEAK, linewidth=1.2)
+            axes.axvline(saturation.throughput_flits, color=PEAK, linewidth=1.2)
             axes.annotate(
-                f"saturates at {saturation.accepted_flits:.3f}", (saturation.accepted_flits, 0.97),
+                f"saturates at {saturation.throughput_flits:.3f}", (saturation.throughput_flits, 0.97),
                 xycoords=("data", "axes fraction"), xytext=(-6, 0), textcoords="offset points", ha="right", va="top",
                 color=PEAK,
             )  # fmt: skip

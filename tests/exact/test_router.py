@@ -255,5 +255,3 @@ def test_traffic_is_made_from_counters(traffic: dict[str, Any]) -> None:
                 to = (3, 12)[low * 2 >> 31]
             expected.append([cycle, node, to, 3])
     assert packets.tolist() == expected
-
-
