@@ -110,7 +110,7 @@ def destinations(spec: NocSpec) -> Ints:
         case Pattern.BIT_COMPLEMENT:
             return nodes - 1 - numbers
         case Pattern.BIT_REVERSE:
-            return sum((numbers >> b & 1) << (bits - 1 - b) for b in range(bits)) + 0 * numbers
+            return np.sum([(numbers >> b & 1) << (bits - 1 - b) for b in range(bits)], axis=0, dtype=np.int64)
         case Pattern.SHUFFLE:
             return (numbers << 1 | numbers >> (bits - 1)) & (nodes - 1) if bits else numbers
         case Pattern.PERMUTATION:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -12,7 +13,7 @@ from archsim.config.errors import UserError
 from archsim.fabric.noc_measure import LoadPoint, Saturation
 from archsim.report.style import ACCENT, GRID, INK, MUTED, PEAK
 
-_LOOK = {
+_LOOK: Any = {
     "font.size": 10, "axes.edgecolor": MUTED, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK,
     "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "archsim",
 }  # fmt: skip
