@@ -56,7 +56,7 @@ class NocReport:
         from rich.table import Table
 
         table = Table(title=f"{self.spec.name}, {self.spec.traffic.pattern} traffic", title_justify="left", box=None)
-        columns = ["packets/node/cycle", "offered flits", "accepted flits", "latency", "network only", "99 %"]
+        columns = ["packets", "offered flits", "accepted flits", "latency", "network only", "99 % below"]
         if self._bytes_per_second is not None:
             columns.append("accepted")
         for column in columns:
@@ -67,7 +67,9 @@ class NocReport:
 
     def summary(self) -> list[str]:
         """What stands below the table."""
-        lines = ["latencies in cycles, from a packet's creation to its tail's arrival; throughputs per node and cycle"]
+        lines = [
+            "packets and flits per node and cycle; latencies in cycles, from a packet's creation to its tail's arrival"
+        ]
         if self.zero_load_cycles is not None:
             lines.append(f"without load a packet takes {self.zero_load_cycles:.3f} cycles")
         if self.saturation is not None:

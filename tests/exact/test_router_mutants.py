@@ -32,11 +32,13 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = (
-    Mutant("credits are not spent", "router.py", "(went << OUTPUT_BITS) + CREDITS] -= 1", "(went << OUTPUT_BITS)] -= 0", True),
+    Mutant("credits are not spent", "router.py",
+           "(went << OUTPUT_BITS) + CREDITS] -= 1", "(went << OUTPUT_BITS)] -= 0"),
     Mutant("credit home a cycle early", "router.py", "now + 1 + net[upstream + CREDIT_CYCLES]",
            "now + net[upstream + CREDIT_CYCLES]"),
     Mutant("a link is a cycle shorter", "router.py", "now + 1 + q.crossbar_cycles", "now + q.crossbar_cycles", True),
-    Mutant("no routing stage", "router.py", "since + q.routing_cycles + q.vc_alloc_cycles", "since + q.vc_alloc_cycles", True),
+    Mutant("no routing stage", "router.py",
+           "since + q.routing_cycles + q.vc_alloc_cycles", "since + q.vc_alloc_cycles", True),
     Mutant("no switch stage", "router_alloc.py", "now + q.switch_alloc_cycles", "now + 1", True),
     Mutant("a packet's next flit waits no stage", "router.py", "= now + q.switch_alloc_cycles\n", "= now + 1\n"),
     Mutant("tail credit not waited for", "router.py", "if q.wait_for_tail_credit == 0:", "if True:", True),
@@ -46,11 +48,13 @@ MUTANTS = (
     Mutant("crossbar input's turn stays", "router_alloc.py", "turn if turn < q.vcs else turn - q.vcs", "0"),
     Mutant("grant pointer stays", "router_alloc.py", "SWITCH_GRANT] = expanded + 1", "SWITCH_GRANT] = 0"),
     Mutant("accept pointer stays", "router_alloc.py", "SWITCH_ACCEPT] = output + 1", "SWITCH_ACCEPT] = 0"),
-    Mutant("channel pointers move in every iteration", "router_alloc.py", "            if iteration == 0:", "            if True:"),
+    Mutant("channel pointers move in every iteration", "router_alloc.py",
+           "            if iteration == 0:", "            if True:"),
     Mutant("switch pointers move in every iteration", "router_alloc.py", "    if move_pointers:", "    if True:"),
     Mutant("contested outputs are not noticed", "router_alloc.py", "contested |= asked & bit", "contested |= 0"),
-    Mutant("bids past a matched output", "router_alloc.py", "state[q.matched_out + output] = 1", "state[q.matched_out + output] = 0", True),
-    Mutant("head behind a tail starts at once", "router.py", "RING + at], now + 1)", "RING + at], now)", True),
+    Mutant("bids past a matched output", "router_alloc.py",
+           "state[q.matched_out + output] = 1", "state[q.matched_out + output] = 0", True),
+    Mutant("head behind a tail starts at once", "router.py", "RING + at], now + 1)", "RING + at], now)"),
     Mutant("ring of the buffer is one short", "router.py", "at if at < q.depth else", "at if at < q.depth - 1 else"),
     Mutant("idle cycles skip an arrival", "router.py", "range(now + 1, now + q.wheel)", "range(now + 2, now + q.wheel)"),
 )  # fmt: skip

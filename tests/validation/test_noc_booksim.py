@@ -59,8 +59,8 @@ def test_20_flit_latency(rate: float) -> None:
 def test_20_flit_latency_at_70_percent_of_saturation() -> None:
     """The one point below 80% of saturation that isn't within 3%: 7% above the reference.
 
-    The reference is one run. Runs of 4000 measured cycles with six seeds scatter from 97 to 108 cycles here, the long run's
-    mean is 102, and the reference says 95.7.
+    The reference is one run. Runs of 4000 measured cycles with six seeds scatter from 97 to 108 cycles here, the mean
+    of a long run is 102, and the reference says 95.7.
     """
     reference = _reference("mesh8x8_uniform_20flit")["injection_to_latency_cycles"]
     point = measure(_network("mesh8x8_booksim_20flit"), 0.015)
