@@ -110,7 +110,7 @@ def destinations(spec: NocSpec) -> Ints:
         case Pattern.BIT_COMPLEMENT:
             return nodes - 1 - numbers
         case Pattern.BIT_REVERSE:
-            return np.sum([(numbers >> b & 1) << (bits - 1 - b) for b in range(bits)], axis=0, dtype=np.int64)
+            return np.array([sum((n >> b & 1) << (bits - 1 - b) for b in range(bits)) for n in range(nodes)], np.int64)
         case Pattern.SHUFFLE:
             return (numbers << 1 | numbers >> (bits - 1)) & (nodes - 1) if bits else numbers
         case Pattern.PERMUTATION:
@@ -122,7 +122,7 @@ def destinations(spec: NocSpec) -> Ints:
         at = at[::-1]
     else:
         at = (at + ((extents + 1) // 2 - 1 if pattern is Pattern.TORNADO else 1)) % extents
-    return np.ravel_multi_index(tuple(at[::-1]), size[::-1]).astype(np.int64)
+    return np.asarray(np.ravel_multi_index(tuple(at[::-1]), size[::-1]), np.int64)
 
 
 def _extents(spec: NocSpec) -> tuple[int, ...]:

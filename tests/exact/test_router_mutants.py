@@ -56,7 +56,8 @@ MUTANTS = (
            "state[q.matched_out + output] = 1", "state[q.matched_out + output] = 0", True),
     Mutant("head behind a tail starts at once", "router.py", "RING + at], now + 1)", "RING + at], now)"),
     Mutant("ring of the buffer is one short", "router.py", "at if at < q.depth else", "at if at < q.depth - 1 else"),
-    Mutant("idle cycles skip an arrival", "router.py", "range(now + 1, now + q.wheel)", "range(now + 2, now + q.wheel)"),
+    Mutant("idle cycles skip an arrival", "router.py",
+           "range(now + 1, now + q.wheel)", "range(now + 2, now + q.wheel)"),
 )  # fmt: skip
 
 RUN_MUTANTS = """
