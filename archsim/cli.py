@@ -334,6 +334,28 @@ def diff(
         console.print()
 
 
+@app.command()
+def noc(
+    spec: Annotated[str, typer.Argument(help="An on-chip network: a YAML file, or a preset of hwconfigs/noc.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes, such as traffic.pattern=tornado.")
+    ] = None,
+    saturation: Annotated[bool, typer.Option(help="Search for the rate at which it saturates.")] = True,
+    figure: Annotated[Path | None, typer.Option(help="Where to draw the curve (.png, .svg, .pdf).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Load an on-chip network with traffic: latency by rate, and where it saturates."""
+    from archsim.commands.noc import run_noc
+
+    report = run_noc(spec, overrides or (), saturation=saturation, figure=figure)
+    if as_json:
+        _print_json(report.as_dict())
+        return
+    _console().print(report.table())
+    for line in report.summary():
+        typer.echo(line)
+
+
 def _print_json(content: object) -> None:
     typer.echo(json.dumps(content, ensure_ascii=False, allow_nan=False))
 

@@ -14,6 +14,7 @@ from archsim.config.loading import load_spec
 from archsim.config.schema import Spec
 from archsim.experiment import ExperimentSpec, load_experiment
 from archsim.fabric.links import LinkSpec
+from archsim.fabric.noc_spec import NocSpec
 from archsim.memory.standard import DramStandard
 from archsim.sweep.plan import plan_sweep
 from archsim.sweep.spec import SweepSpec
@@ -27,6 +28,7 @@ KINDS: Mapping[str, type[Spec]] = {
     "link": LinkSpec,
     "memory": DramStandard,
     SWEEP: SweepSpec,
+    "noc": NocSpec,
     "system": SystemSpec,
 }
 
