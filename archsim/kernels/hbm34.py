@@ -25,14 +25,18 @@ from archsim.kernels.hbm34_state import (
     ACTIVE_RANK,
     BANKS,
     BANKS_OF_PC,
+    CLOCK,
     COALESCED,
     COLUMN_BUS,
     COLUMN_OK,
     COMMANDS,
     CONFLICTS,
     DEPTH,
+    DRAINED,
     FILTER,
     FILTERS,
+    FIRST_COMMAND,
+    FOLLOWING,
     FORWARDED,
     GROUP_OK,
     GROUPS,
@@ -45,6 +49,8 @@ from archsim.kernels.hbm34_state import (
     LAST_RETURN,
     LENGTH,
     LOG_FIELDS,
+    LOG_LENGTH,
+    LOG_PER_TICK,
     LOG_ROOM,
     MISSES,
     MODE,
@@ -68,6 +74,7 @@ from archsim.kernels.hbm34_state import (
     REFRESH_DONE,
     REFRESH_QUEUE,
     ROW_BUS,
+    STARTED,
     TICKS,
     WINDOW,
     WINDOW_NEXT,
@@ -79,12 +86,14 @@ from archsim.kernels.jit import inlined, kernel, pointer
 
 @inlined
 def _note(log, counts, clock, command, what):  # type: ignore[no-untyped-def]
-    n = counts[COMMANDS]
-    if n < counts[LOG_ROOM]:
-        log[3 * n] = clock
-        log[3 * n + 1] = command
-        log[3 * n + 2] = what
-    counts[COMMANDS] = n + 1
+    if counts[LOG_ROOM] > 0:
+        n = counts[LOG_LENGTH]
+        log[LOG_FIELDS * n] = clock
+        log[LOG_FIELDS * n + 1] = command
+        log[LOG_FIELDS * n + 2] = what
+        counts[LOG_LENGTH] = n + 1
+    counts[COMMANDS] += 1
+    counts[FIRST_COMMAND + command] += 1
 
 
 @inlined
@@ -215,7 +224,9 @@ def _column_slot(s, q, clock, columns, arrivals, latencies, decided, counts, log
     _column(s, q, clock, write, bank)
     _note(log, counts, clock, RD + write, request)
     s[PRE_FROM + (bank >> 5)] = min(s[PRE_FROM + (bank >> 5)], s[PRE_OK + bank])
-    if not write:
+    if write:  # done, as far as the controller is concerned
+        latencies[request] = clock - arrivals[request]
+    else:
         latencies[request] = clock + q.read_latency - arrivals[request]
         counts[READ_LATENCY] += latencies[request]
         s[LAST_RETURN] = clock + q.read_latency
@@ -345,14 +356,25 @@ def _next_event(s, q, clock):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _serve(q, n, s, keys, columns, writes, arrivals, latencies, decided, counts, log):  # type: ignore[no-untyped-def]
+def _begin(s, q):  # type: ignore[no-untyped-def]
     for bank in range(BANKS):
         s[OPEN + bank] = -1
     for k in range(WINDOW, WINDOW_NEXT):
         s[k] = -q.act_window
-    clock = following = 0
+    s[STARTED] = 1
+
+
+@inlined
+def _serve(q, n, last, s, keys, columns, writes, arrivals, latencies, decided, counts, log):  # type: ignore[no-untyped-def]
+    if not s[STARTED]:
+        _begin(s, q)
+    clock, following = s[CLOCK], s[FOLLOWING]
     refused = False
     while True:
+        if not last and n - following < INJECTED:
+            break
+        if counts[LOG_ROOM] > 0 and counts[LOG_ROOM] - counts[LOG_LENGTH] < LOG_PER_TICK:
+            break
         if following < n:
             following, refused = _inject(s, clock, following, n, keys, columns, writes, arrivals, latencies, counts)
         counts[READ_QUEUE] += s[LENGTH] + s[LENGTH + 1]
@@ -369,9 +391,12 @@ def _serve(q, n, s, keys, columns, writes, arrivals, latencies, decided, counts,
             waiting = write_queue if writes[following] else reads
             if not refused or waiting < DEPTH:
                 continue
+        elif not last:
+            continue
         event = _next_event(s, q, clock)
         if following == n and reads + write_queue + s[ACTIVE_LENGTH] + s[ACTIVE_LENGTH + 1] == 0:
             if clock >= s[LAST_RETURN]:
+                s[DRAINED] = 1
                 break
             event = min(event, s[LAST_RETURN])
         idle = event - clock - 1
@@ -379,20 +404,25 @@ def _serve(q, n, s, keys, columns, writes, arrivals, latencies, decided, counts,
         counts[WRITE_QUEUE] += idle * write_queue
         counts[REFRESH_QUEUE] += idle * (s[REFRESH_ASKED] - s[REFRESH_DONE])
         clock = event - 1
+    s[CLOCK], s[FOLLOWING] = clock, following
     counts[TICKS] = clock
 
 
 @kernel
-def serve_requests(q: Hbm34Timing, state, keys, columns, writes, arrivals, latencies, decided, counts, log):  # type: ignore[no-untyped-def]
-    """Serve all requests in order of injection and wait for the last read's data. Everything is int64.
+def serve_requests(q: Hbm34Timing, state, keys, columns, writes, last, arrivals, latencies, decided, counts, log):  # type: ignore[no-untyped-def]
+    """Serve requests in order of injection, as far as the log has room and those there are determine what happens.
 
-    `state` has STATE_WORDS zeros. Out: `arrivals`, `latencies` (of reads, in ticks), `counts` (Hbm34Count) and as much
-    of `log` (flat, LOG_FIELDS to a command) as there is room for. `decided` is n zeros, for the kernel's own use.
+    Everything is int64. `state` has STATE_WORDS, zeros in the beginning, and is taken up where it was left. Without
+    `last`, more requests may follow: it stops before the tick that could inject one of them. With it, it goes on to
+    the last read's data. Out: `arrivals`, `latencies` (in ticks: a read's to the last of its data, a write's to its
+    WR), `counts` (Hbm34Count), and `log` (flat, LOG_FIELDS to a command) if it has room at all. `decided` is the
+    kernel's own, a zero for each new request.
     """
     counts[LOG_ROOM] = len(log) // LOG_FIELDS
     _serve(
         q,
         len(keys),
+        last,
         pointer(state),
         pointer(keys),
         pointer(columns),
