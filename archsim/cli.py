@@ -204,7 +204,12 @@ def _folders_for(measured: Sequence[Path], out: Path | None) -> list[Path | None
 def replay(
     trace: Annotated[Path, typer.Argument(help="Ramulator, DRAMsim3, CSV, .npy, .parquet or u64 binary.")],
     memory: Annotated[str, typer.Option(help="A memory preset's name or path.")],
-    channels: Annotated[int | None, typer.Option(help="Channels; those of one stack if left out.")] = None,
+    controller: Annotated[
+        str, typer.Option(help="How requests are scheduled; hbm34 is the reference, Ramulator 2.1's HBM3.")
+    ] = "fr_fcfs",
+    channels: Annotated[
+        int | None, typer.Option(help="Channels; if left out, those of one stack, or one under hbm34.")
+    ] = None,
     refresh: Annotated[
         str, typer.Option(metavar="all_bank|per_bank|none", help="How rows are refreshed.")
     ] = "all_bank",
@@ -218,10 +223,10 @@ def replay(
     as_json: Json = False,
 ) -> None:
     """Run a memory trace through a memory, command by command."""
-    from archsim.commands.replay import replay_trace
+    from archsim.commands.replay import ReplayRequest, replay_trace
 
     policy = "none" if no_refresh else refresh
-    report = replay_trace(trace, memory, channels=channels, refresh=policy, mapper=mapper, commands=commands, out=out)
+    report = replay_trace(ReplayRequest(trace, memory, controller, channels, policy, mapper, commands, out))
     if as_json:
         _print_json(report.as_dict())
     else:
