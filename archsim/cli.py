@@ -233,6 +233,49 @@ def replay(
         typer.echo(str(report))
 
 
+@app.command()
+def curve(
+    preset: Annotated[str, typer.Argument(help="A memory preset, a path, or a system, whose memory is meant.")],
+    controller: Annotated[str, typer.Option(help="How requests are scheduled.")] = "fr_fcfs",
+    refresh: Annotated[
+        str, typer.Option(metavar="all_bank|per_bank|none", help="How rows are refreshed.")
+    ] = "all_bank",
+    pattern: Annotated[str, typer.Option(metavar="sequential|random", help="Which addresses follow.")] = "sequential",
+    reads: Annotated[
+        list[float] | None, typer.Option(metavar="SHARE", help="A share of reads from 0 to 1; may be repeated.")
+    ] = None,
+    loads: Annotated[
+        list[float] | None,
+        typer.Option("--load", metavar="SHARE", help="A rate, 1 being the saturation bandwidth; may be repeated."),
+    ] = None,
+    streams: Annotated[int, typer.Option(help="Sequential streams of each direction.")] = 16,
+    run_bursts: Annotated[int, typer.Option(help="Neighbouring bursts that a stream takes at a time.")] = 16,
+    requests: Annotated[int, typer.Option(help="Requests per pseudo-channel and point.")] = 20_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of addresses and arrivals.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="A folder for curve.csv, .parquet, .png and .html.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a memory's latency against its bandwidth, by the share of reads."""
+    from archsim.commands.curve import curve as measure
+    from archsim.commands.curve import pattern as pattern_of
+    from archsim.memory.curve import LOADS, READ_SHARES, CurveRequest
+
+    request = CurveRequest(
+        pattern=pattern_of(pattern),
+        read_shares=tuple(reads) if reads else READ_SHARES,
+        loads=tuple(sorted(loads)) if loads else LOADS,
+        streams=streams,
+        run_bursts=run_bursts,
+        requests=requests,
+        seed=seed,
+    )
+    report = measure(preset, controller, refresh, request, out)
+    if as_json:
+        _print_json(report.as_dict())
+    else:
+        _console().print(report.table())
+
+
 @app.command("check-timing")
 def check_timing(
     commands: Annotated[Path, typer.Argument(help="A command trace (parquet), as replay --commands writes it.")],
