@@ -156,7 +156,7 @@ def _energy(system: SystemSpec, records: Sequence[OperatorRecord], elapsed_fs: i
     """Energy by component of all devices over a phase, operator by operator within the board's power limit.
 
     Time between operators (a server waiting for requests) draws idle power."""
-    table, power = system.energy, system.device.power
+    table, power = system.energy_table, system.device.power
     energy: dict[str, float] = {}
     busy_fs = 0
     for record in records:
@@ -277,7 +277,7 @@ class KernelPredictor:
         self._machine.restart()
         (record,) = self._machine.run(trace)
         power = self._system.device.power
-        energy = energy_pj(record.counts, record.duration_fs, self._system.energy, power)
+        energy = energy_pj(record.counts, record.duration_fs, self._system.energy_table, power)
         return record.duration_fs, total_pj(within_limit(energy, record.duration_fs, power))
 
     def predict_collective(self, operation: str, devices: int, message_bytes: int) -> tuple[int, float]:
@@ -289,7 +289,7 @@ class KernelPredictor:
             raise UserError("this system has no link, so there are no collectives", expected="a system with `link`")
         done = collective(operation, devices, message_bytes, link)
         counts = Counts(link_bytes=done.link_bytes)
-        energy = energy_pj(counts, done.total_fs, self._system.energy, self._system.device.power)
+        energy = energy_pj(counts, done.total_fs, self._system.energy_table, self._system.device.power)
         return done.total_fs, total_pj(energy)
 
 

@@ -92,12 +92,7 @@ class CurveReport:
                     "read_share": curve.read_share,
                     "saturation_bytes_per_second": self.saturation(curve),
                     "points": [
-                        asdict(point)
-                        | {
-                            "offered": point.offered * n,
-                            "bandwidth": point.bandwidth * n,
-                            "saturated": point.saturated,
-                        }
+                        asdict(point) | {"offered": point.offered * n, "bandwidth": point.bandwidth * n}
                         for point in curve.points
                     ],
                 }

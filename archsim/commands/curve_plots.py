@@ -21,7 +21,7 @@ def draw_png(report: CurveReport, file: Path) -> None:
     """Two panels side by side: mean read latency from arrival, and from entry into the queue."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.6), layout="constrained", dpi=130)
+    figure = Figure(figsize=(11, 5), layout="constrained", dpi=130)
     figure.suptitle(_title(report), x=0.01, ha="left", fontsize=11, fontweight="bold", color=style.INK)
     axes = figure.subplots(1, 2, sharey=True)
     for axis, (name, column) in zip(axes, PANELS, strict=True):
@@ -58,7 +58,8 @@ def draw_png(report: CurveReport, file: Path) -> None:
             color=style.PEAK,
         )
     axes[0].set_ylabel("mean read latency (ns)")
-    axes[0].legend(frameon=False, loc="upper left", fontsize=9)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=2, fontsize=9)
     figure.savefig(file)
 
 
@@ -105,8 +106,8 @@ def draw_html(report: CurveReport, file: Path) -> None:
         showarrow=False,
         font={"size": 11, "color": style.MUTED},
     )
-    figure.update_layout(margin={"b": 130})
-    figure.write_html(file, include_plotlyjs=True)
+    figure.update_layout(margin={"b": 130}, height=600)
+    figure.write_html(file, include_plotlyjs=True, config={"displaylogo": False, "displayModeBar": False})
 
 
 def _title(report: CurveReport) -> str:

@@ -33,8 +33,7 @@ ISOLATED_READS = 256
 ISOLATION = 8
 """Isolated reads come at so many row cycles tRC."""
 MOST = 10**7
-KEPT_UP = 0.98
-"""A memory that completes this share of what is offered isn't saturated."""
+MOST_LOAD = 2
 
 Ints = NDArray[np.int64]
 
@@ -49,7 +48,7 @@ class Pattern(StrEnum):
 @dataclass(frozen=True)
 class CurveRequest:
     """What to measure. `requests` is per pseudo-channel and point; `streams` are those of each direction, and take
-    `run_bursts` neighbouring bursts at a time."""
+    `run_bursts` neighbouring bursts at a time. Raises UserError for numbers that make no sense."""
 
     pattern: Pattern = Pattern.SEQUENTIAL
     read_shares: tuple[float, ...] = READ_SHARES
@@ -59,11 +58,23 @@ class CurveRequest:
     requests: int = REQUESTS
     seed: int = 1
 
+    def __post_init__(self) -> None:
+        for share in self.read_shares:
+            if not 0 <= share <= 1:
+                raise UserError(f"a share of reads of {share:g}", expected="from 0 to 1")
+        for load in self.loads:
+            if not 0 < load <= MOST_LOAD:
+                raise UserError(f"a load of {load:g}", expected=f"above 0 and at most {MOST_LOAD}")
+        for name in ("streams", "run_bursts", "requests"):
+            if not 1 <= getattr(self, name) <= MOST:
+                raise UserError(f"{getattr(self, name)} {name}", expected=f"from 1 to {MOST}")
+
 
 @dataclass(frozen=True)
 class CurvePoint:
     """One rate. Bandwidths in bytes per second of one channel; latencies are means in nanoseconds, from the arrival of
-    a request and from its entry into the controller's queue, to the last of its data. No writes: write latency 0."""
+    a request and from its entry into the controller's queue, to the last of its data. No writes: write latency 0.
+    `saturated`: more is offered than the memory can move, so the latency from arrival grows with the length of the run."""
 
     offered: float
     bandwidth: float
@@ -72,11 +83,7 @@ class CurvePoint:
     write_from_arrival: float
     write_from_queue: float
     hit_rate: float
-
-    @property
-    def saturated(self) -> bool:
-        """Whether requests pile up: latency from arrival then grows with the length of the run."""
-        return self.bandwidth < KEPT_UP * self.offered
+    saturated: bool
 
 
 @dataclass(frozen=True)
@@ -121,24 +128,11 @@ def unloaded(standard: DramStandard, controller: ControllerSpec, request: CurveR
 
 
 def measure(standard: DramStandard, controller: ControllerSpec, request: CurveRequest) -> Iterator[Curve]:
-    """A curve for each share of reads. Raises UserError for numbers that make no sense."""
-    _check(request)
+    """A curve for each share of reads."""
     for share in request.read_shares:
         saturation = _saturation(standard, controller, request, share)
-        points = tuple(_point(standard, controller, request, share, load * saturation) for load in request.loads)
+        points = tuple(_point(standard, controller, request, share, load, saturation) for load in request.loads)
         yield Curve(share, saturation, points)
-
-
-def _check(request: CurveRequest) -> None:
-    for value in request.read_shares:
-        if not 0 <= value <= 1:
-            raise UserError(f"a share of reads of {value:g}", expected="from 0 to 1")
-    for value in request.loads:
-        if not 0 < value <= 2:
-            raise UserError(f"a load of {value:g}", expected="above 0, at most 2 (twice the saturation bandwidth)")
-    for name in ("streams", "run_bursts", "requests"):
-        if not 1 <= getattr(request, name) <= MOST:
-            raise UserError(f"{getattr(request, name)} {name}", expected=f"from 1 to {MOST}")
 
 
 def _channel(standard: DramStandard, controller: ControllerSpec, timed: bool) -> ReplayChannel:
@@ -158,14 +152,20 @@ def _saturation(standard: DramStandard, controller: ControllerSpec, request: Cur
 
 
 def _point(
-    standard: DramStandard, controller: ControllerSpec, request: CurveRequest, share: float, offered: float
+    standard: DramStandard,
+    controller: ControllerSpec,
+    request: CurveRequest,
+    share: float,
+    load: float,
+    saturation: float,
 ) -> CurvePoint:
     timing = standard.timing(controller)
-    burst_ticks = timing.pseudo_channels * timing.burst_bytes / offered / (float(standard.tick_fs) * 1e-15)
+    gap_seconds = timing.pseudo_channels * timing.burst_bytes / (load * saturation)
+    gap_ticks = gap_seconds / (float(standard.tick_fs) * 1e-15)
     parts = [
         (
             _words(standard, request, share, request.requests, p),
-            _arrivals(request, p, burst_ticks),
+            _arrivals(request, p, gap_ticks),
         )
         for p in range(timing.pseudo_channels)
     ]
@@ -181,6 +181,7 @@ def _point(
         write_from_arrival=channel.from_arrival[1].mean * ns,
         write_from_queue=channel.from_queue[1].mean * ns,
         hit_rate=float(channel.counts[Count.HITS]) / sum(channel.requests),
+        saturated=load >= 1,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +102,7 @@ def test_stats_txt_has_names_units_and_descriptions(invoke: Any, tmp_path: Path)
     for line in lines:
         values, comment = line.split("#")
         assert len(values.split()) == 2
-        assert comment.strip().startswith("(")
+        assert re.fullmatch(r" .+ \([A-Z][A-Za-z/]+\)", comment)
 
 
 def test_an_unloaded_read_has_the_latency_of_the_closed_form(invoke: Any, tmp_path: Path) -> None:
