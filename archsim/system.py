@@ -227,7 +227,9 @@ class SystemSpec(Spec):
         technology, table = self.device.memory.technology, self.energy.hbm
         if table is None:
             if technology.energy is None:
-                return [f"{technology.name} has no energy data: add `energy` to the memory, or energy.hbm to the system"]
+                return [
+                    f"{technology.name} has no energy data: add `energy` to the memory, or energy.hbm to the system"
+                ]
             return []
         organisation = technology.organisation
         return [

@@ -30,7 +30,9 @@ def draw_png(report: CurveReport, file: Path) -> None:
             axis.plot(part["bandwidth_GBps"], part[column], color=colour, marker=marker, ms=4, lw=1.6, label=label)
         axis.axhline(report.unloaded.simulated, color=style.MUTED, lw=1, ls=":")
         axis.axvline(report.target.peak / GB, color=style.PEAK, lw=1, ls="--")
-        axis.set(title=name, xlabel="bandwidth (GB/s)", xlim=(0, 1.04 * report.target.peak / GB), ylim=(0, _top(report)))
+        axis.set(
+            title=name, xlabel="bandwidth (GB/s)", xlim=(0, 1.04 * report.target.peak / GB), ylim=(0, _top(report))
+        )
         axis.title.set_fontsize(10)
         axis.grid(color=style.GRID)
         axis.set_axisbelow(True)
@@ -68,7 +70,9 @@ def draw_html(report: CurveReport, file: Path) -> None:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    figure: Any = make_subplots(1, 2, shared_yaxes=True, subplot_titles=[name for name, _ in PANELS], horizontal_spacing=0.04)
+    figure: Any = make_subplots(
+        1, 2, shared_yaxes=True, subplot_titles=[name for name, _ in PANELS], horizontal_spacing=0.04
+    )
     for panel, (_, column) in enumerate(PANELS, start=1):
         for index, (label, part) in enumerate(_lines(report)):
             trace = go.Scatter(

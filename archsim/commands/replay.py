@@ -91,7 +91,9 @@ def _replay_reference(wanted: ReplayRequest, standard: DramStandard) -> ReplayRe
     policy = RefreshPolicy(
         _known(wanted.refresh, [RefreshPolicy.ALL_BANK.value, RefreshPolicy.NONE.value], f"refresh policy of {HBM34}")
     )
-    mapper = Mapper(_known(wanted.mapper or Mapper.ROBARACOCH.value, [one.value for one in Mapper], f"mapper of {HBM34}"))
+    mapper = Mapper(
+        _known(wanted.mapper or Mapper.ROBARACOCH.value, [one.value for one in Mapper], f"mapper of {HBM34}")
+    )
     trace = open_trace(wanted.trace)
     log: AbstractContextManager[Any] = nullcontext()
     if wanted.commands is not None:
@@ -198,9 +200,7 @@ def _reference_stats(result: Hbm34Replay, standard: DramStandard, channels: int)
     for kind, latencies in zip(("read", "write"), result.latencies, strict=True):
         what = f"{kind} latency from queue entry" + (" to its WR" if kind == "write" else "")
         yield from latency_stats(f"mem.latency.{kind}", latencies, standard, what)
-    yield from row_stats(
-        n[Hbm34Count.HITS], n[Hbm34Count.MISSES], n[Hbm34Count.CONFLICTS], traffic.requests
-    )
+    yield from row_stats(n[Hbm34Count.HITS], n[Hbm34Count.MISSES], n[Hbm34Count.CONFLICTS], traffic.requests)
     yield Stat("mem.forwarded", n[Hbm34Count.FORWARDED], "Count", "reads answered from the write queue")
     yield Stat("mem.coalesced", n[Hbm34Count.COALESCED], "Count", "writes merged into a queued write")
     for command in Hbm34Command:

@@ -104,9 +104,7 @@ def traffic_stats(traffic: Traffic, standard: DramStandard, channels: int) -> It
     seconds = float(traffic.end_tick * standard.tick_fs) * 1e-15
     peak = float(standard.peak_bytes_per_second * channels)
     yield Stat("sim.seconds", seconds, "Second", "time from the start to the last completion")
-    yield Stat(
-        "sim.ticks", traffic.end_tick, "Tick", f"the same in ticks of {float(standard.tick_fs) / 1000:g} ps"
-    )
+    yield Stat("sim.ticks", traffic.end_tick, "Tick", f"the same in ticks of {float(standard.tick_fs) / 1000:g} ps")
     for kind, requests in (("read", traffic.reads), ("write", traffic.writes)):
         size = requests * burst
         rate = size / seconds if seconds else 0.0

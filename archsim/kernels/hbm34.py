@@ -12,6 +12,7 @@ commands (every row command and column keeps a PRE of its bank, and PREab, away 
 from __future__ import annotations
 
 from archsim.kernels.hbm34_pick import pick_active, pick_hit, pick_row
+from archsim.kernels.hbm34_queue import dequeue, inject
 from archsim.kernels.hbm34_state import (
     ACT,
     ACT_FROM,
@@ -26,18 +27,14 @@ from archsim.kernels.hbm34_state import (
     BANKS,
     BANKS_OF_PC,
     CLOCK,
-    COALESCED,
     COLUMN_BUS,
     COLUMN_OK,
     COMMANDS,
     CONFLICTS,
     DEPTH,
     DRAINED,
-    FILTER,
-    FILTERS,
     FIRST_COMMAND,
     FOLLOWING,
-    FORWARDED,
     GROUP_OK,
     GROUPS,
     HIT_FROM,
@@ -94,63 +91,6 @@ def _note(log, counts, clock, command, what):  # type: ignore[no-untyped-def]
         counts[LOG_LENGTH] = n + 1
     counts[COMMANDS] += 1
     counts[FIRST_COMMAND + command] += 1
-
-
-@inlined
-def _inject(s, clock, first, n, keys, columns, writes, arrivals, latencies, counts):  # type: ignore[no-untyped-def]
-    """Queue up to four requests from `first` on. Returns the next one and whether it was refused."""
-    end = min(first + INJECTED, n)
-    for i in range(first, end):
-        key, write = keys[i], writes[i]
-        pc = (key & 63) >> 5
-        slot = FILTER + (((key << 5) ^ (key >> 5) ^ columns[i]) & (FILTERS - 1))
-        if s[slot] > 0:
-            same = False
-            base = (2 + pc) * DEPTH
-            for k in range(base, base + s[LENGTH + 2 + pc]):
-                same = same or (s[KEY + k] == key and columns[s[ID + k]] == columns[i])
-            if same:
-                if write:
-                    counts[COALESCED] += 1
-                else:
-                    counts[FORWARDED] += 1
-                    counts[READ_LATENCY] += 1
-                    latencies[i] = 1
-                    s[LAST_RETURN] = max(s[LAST_RETURN], clock + 1)
-                continue
-        lane = 2 * write + pc
-        if s[LENGTH + 2 * write] + s[LENGTH + 2 * write + 1] >= DEPTH:
-            return i, True
-        place = lane * DEPTH + s[LENGTH + lane]
-        s[KEY + place] = key
-        s[ID + place] = i
-        s[LENGTH + lane] += 1
-        arrivals[i] = clock
-        if write:
-            s[slot] += 1
-        if write == s[MODE]:
-            bank = key & 63
-            if s[OPEN + bank] < 0:
-                s[ACT_FROM + pc] = min(s[ACT_FROM + pc], s[ACT_OK + bank])
-            elif s[OPEN + bank] == key:
-                s[HIT_FROM + pc] = min(s[HIT_FROM + pc], s[COLUMN_OK + write * BANKS + bank])
-            else:
-                s[PRE_FROM + pc] = min(s[PRE_FROM + pc], s[PRE_OK + bank])
-    return end, False
-
-
-@inlined
-def _dequeue(s, lane, place, columns):  # type: ignore[no-untyped-def]
-    """Take the request at `place` out of its lane; the others keep their order."""
-    base = lane * DEPTH
-    if lane >= 2:
-        key = s[KEY + base + place]
-        s[FILTER + (((key << 5) ^ (key >> 5) ^ columns[s[ID + base + place]]) & (FILTERS - 1))] -= 1
-    last = s[LENGTH + lane] - 1
-    for k in range(base + place, base + last):
-        s[KEY + k] = s[KEY + k + 1]
-        s[ID + k] = s[ID + k + 1]
-    s[LENGTH + lane] = last
 
 
 @inlined
@@ -218,7 +158,7 @@ def _column_slot(s, q, clock, columns, arrivals, latencies, decided, counts, log
         bank = s[KEY + lane * DEPTH + k] & 63
         if not decided[request]:
             counts[HITS] += 1
-        _dequeue(s, lane, k, columns)
+        dequeue(s, lane, k, columns)
     else:
         return
     _column(s, q, clock, write, bank)
@@ -316,7 +256,7 @@ def _row_slot(s, q, clock, columns, decided, counts, log):  # type: ignore[no-un
     if s[OPEN + bank] < 0:
         if not decided[request]:
             counts[MISSES] += 1
-        _dequeue(s, lane, k, columns)
+        dequeue(s, lane, k, columns)
         _activate(s, q, clock, key, lane >> 1, request)
         _note(log, counts, clock, ACT, request)
     else:
@@ -376,7 +316,7 @@ def _serve(q, n, last, s, keys, columns, writes, arrivals, latencies, decided, c
         if counts[LOG_ROOM] > 0 and counts[LOG_ROOM] - counts[LOG_LENGTH] < LOG_PER_TICK:
             break
         if following < n:
-            following, refused = _inject(s, clock, following, n, keys, columns, writes, arrivals, latencies, counts)
+            following, refused = inject(s, clock, following, n, keys, columns, writes, arrivals, latencies, counts)
         counts[READ_QUEUE] += s[LENGTH] + s[LENGTH + 1]
         counts[WRITE_QUEUE] += s[LENGTH + 2] + s[LENGTH + 3]
         counts[REFRESH_QUEUE] += s[REFRESH_ASKED] - s[REFRESH_DONE]

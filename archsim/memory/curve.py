@@ -27,7 +27,7 @@ LOADS = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.94, 0.97, 1.
 """Offered rates, relative to the saturation bandwidth."""
 STREAMS = 16
 RUN_BURSTS = 16
-"""Bursts that a stream takes of a pseudo-channel at once: 16 KiB of a stack of HBM3, a tile or what a prefetcher asks for."""
+"""Bursts that a stream takes of a pseudo-channel at once: 16 KiB of a stack of HBM3, as a tile or a prefetcher does."""
 REQUESTS = 20_000
 ISOLATED_READS = 256
 ISOLATION = 8
@@ -41,7 +41,9 @@ Ints = NDArray[np.int64]
 class Pattern(StrEnum):
     """Which addresses follow each other in a pseudo-channel."""
 
-    SEQUENTIAL = "sequential"  # several streams of neighbouring bursts, at random places; reads and writes have their own
+    SEQUENTIAL = (
+        "sequential"  # several streams of neighbouring bursts, at random places; reads and writes have their own
+    )
     RANDOM = "random"
 
 
@@ -74,7 +76,7 @@ class CurveRequest:
 class CurvePoint:
     """One rate. Bandwidths in bytes per second of one channel; latencies are means in nanoseconds, from the arrival of
     a request and from its entry into the controller's queue, to the last of its data. No writes: write latency 0.
-    `saturated`: more is offered than the memory can move, so the latency from arrival grows with the length of the run."""
+    `saturated`: more is offered than the memory can move; the latency from arrival grows with the run."""
 
     offered: float
     bandwidth: float
@@ -221,4 +223,3 @@ def _ranks(group: Ints) -> Ints:
     ranks = np.empty(len(group), np.int64)
     ranks[order] = np.arange(len(group)) - first
     return ranks
-

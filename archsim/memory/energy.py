@@ -1,7 +1,7 @@
 """What a memory's commands cost, by up to two independent methods. Picojoules as floats.
 
-**Per bit**: published energies of a row and of each stretch of the data path, times bits (O'Connor et al., "Fine-Grained
-DRAM", MICRO 2017, is the one that most papers go back to). **Currents**: supply currents of a data sheet, as Micron's
+**Per bit**: published energies of a row and of each stretch of the data path, times bits (most papers go back to
+O'Connor et al., "Fine-Grained DRAM", MICRO 2017). **Currents**: supply currents of a data sheet, as Micron's
 power calculators use them (TN-40-07). They are a maximum that a vendor guarantees for one part and contain no pins.
 
     ACT and PRE   (IDD0 tRC - IDD3N tRAS - IDD2N (tRC - tRAS)) VDD
@@ -184,8 +184,8 @@ class CurrentsSpec(Spec):
 class MemoryEnergySpec(Spec):
     """The energy of a memory technology: by `per_bit`, by `currents`, or by both, which then make a band.
 
-    With both, `per_bit` is the likely one. `io` is what the pins take per bit, on both sides. All rows are refreshed once in
-    `refresh_window`. `spread` widens the band at both ends: how far a source may be off, relative."""
+    With both, `per_bit` is the likely one. `io` is what the pins take per bit, on both sides. All rows are refreshed
+    once in `refresh_window`. `spread` widens the band at both ends: how far a source may be off, relative."""
 
     per_bit: PerBitSpec | None = None
     currents: CurrentsSpec | None = None

@@ -248,9 +248,7 @@ class Hbm34Channel:
         keys, columns = map_addresses(addresses, self._mapper)
         nothing = np.zeros(len(keys), np.int64)
         new = (keys, columns, writes, nothing, nothing)
-        keys, columns, writes, arrivals, decided = (
-            np.concatenate(pair) for pair in zip(self._held, new, strict=True)
-        )
+        keys, columns, writes, arrivals, decided = (np.concatenate(pair) for pair in zip(self._held, new, strict=True))
         latencies = np.zeros(len(keys), np.int64)
         while True:
             self.counts[Hbm34Count.LOG_LENGTH] = 0
@@ -287,9 +285,7 @@ class Hbm34Channel:
     def _places(self) -> Int64:
         """Where the state holds the numbers of injected requests that are not served."""
         lanes = [np.arange(self._state[LENGTH + lane]) + ID + lane * DEPTH for lane in range(LANES)]
-        active = [
-            np.arange(self._state[ACTIVE_LENGTH + pc]) + ACTIVE_ID + pc * BANKS_OF_PC for pc in range(PCS)
-        ]
+        active = [np.arange(self._state[ACTIVE_LENGTH + pc]) + ACTIVE_ID + pc * BANKS_OF_PC for pc in range(PCS)]
         return np.concatenate((*lanes, *active))
 
     def _queued(self) -> Int64:

@@ -1,8 +1,8 @@
 """Replays a trace under the reference controller `hbm34`, channel by channel and piece by piece.
 
 The reference is one channel. Several are interleaved as its address maps would have them: the channel is the lowest
-field of RoBaRaCoCh, and comes after the four bursts of a row in MOP4CLXOR. Each channel takes its own requests as fast as
-it can, four per tick at most; what another channel refuses doesn't hold them up.
+field of RoBaRaCoCh, and comes after the four bursts of a row in MOP4CLXOR. Each channel takes its own requests as fast
+as it can, four per tick at most; what another channel refuses doesn't hold them up.
 """
 
 from __future__ import annotations

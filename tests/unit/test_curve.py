@@ -135,7 +135,8 @@ def test_a_saturated_queue_of_reads_is_full() -> None:
 def test_the_command_prints_and_writes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    words = "curve h200 --reads 1 --reads 0.5 --load 0.1 --load 0.8 --requests 2000 --json --out".split()
+    points = ["--reads", "1", "--reads", "0.5", "--load", "0.1", "--load", "0.8"]
+    words = ["curve", "h200", *points, "--requests", "2000", "--json", "--out"]
     found = json.loads(run(monkeypatch, capsys, *words, str(tmp_path / "c"))[1])
     assert found["channels"] == 96 and found["simulated_channels"] == 1
     assert found["peak_bytes_per_second"] == pytest.approx(4.8e12)

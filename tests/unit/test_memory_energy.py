@@ -30,7 +30,7 @@ def memories_with_energy() -> list[DramStandard]:
 
 
 def test_currents_by_hand() -> None:
-    """Micron's formulas for DRAMsim3's HBM2: 828 pJ, 804 pJ, 1068 pJ, 60.8 nJ, as that simulator reports them."""
+    """Micron's formulas for DRAMsim3's HBM2: 828 pJ, 804 pJ, 1068 pJ, 60.8 nJ."""
     currents = load("hbm_energy").currents
     assert currents is not None
     assert currents.activate_pj == pytest.approx(1.2 * (65 * 48 - 55 * 34 - 40 * 14)) == pytest.approx(828)
@@ -40,7 +40,7 @@ def test_currents_by_hand() -> None:
 
 
 def test_currents_carry_over_by_size() -> None:
-    """The part moves 64 B and refreshes 64 rows; a memory of half its burst and twice its rows takes half and double."""
+    """The part moves 64 B and refreshes 64 rows; a memory of half its burst and twice its rows: half and double."""
     energy = load("hbm_energy").by_method(HBM)[Method.CURRENTS]
     larger = load("hbm_energy").by_method(Geometry(2048, 64, 32, 128))[Method.CURRENTS]
     assert (energy.activate, energy.read, energy.refresh_all_bank) == pytest.approx((828, 402, 60840))
@@ -49,7 +49,7 @@ def test_currents_carry_over_by_size() -> None:
 
 
 def test_per_bit_by_hand() -> None:
-    """FGDRAM via AttAcc: 0.11 of a fully used row, 0.44 + 1.01 + 1.23 + 0.5 inside, 0.3 on the interposer: 3.59 pJ/b."""
+    """FGDRAM via AttAcc: 0.11 of a used row, 0.44 + 1.01 + 1.23 + 0.5 inside, 0.3 on the interposer: 3.59 pJ/b."""
     energy = load("hbm_energy").by_method(HBM)[Method.PER_BIT]
     assert energy.read == pytest.approx(256 * 3.18)
     assert energy.streaming(1024, 32) == pytest.approx(3.59, abs=0.005)
@@ -61,7 +61,9 @@ def test_bands_hold_what_they_are_made_of(file: Path) -> None:
     spec = load_spec(file, MemoryEnergySpec).spec
     band = spec.band(HBM)
     for one in spec.by_method(HBM).values():
-        assert all(low < value < high for low, value, high in zip(*map(astuple, (band.low, one, band.high)), strict=True))
+        assert all(
+            low < value < high for low, value, high in zip(*map(astuple, (band.low, one, band.high)), strict=True)
+        )
     assert band.likely == next(iter(spec.by_method(HBM).values()))
 
 
@@ -87,7 +89,9 @@ def test_the_two_methods_compare_as_the_documentation_says() -> None:
     }
     page = (ROOT / "docs" / "energy.md").read_text()
     for name, (first, second) in found.items():
-        row = re.search(rf"^\| {re.escape(name)} \| ([\d.]+) \w?J(?:/b)? \| ([\d.]+) \w?J(?:/b)? \| ([\d.]+) \|$", page, re.M)
+        row = re.search(
+            rf"^\| {re.escape(name)} \| ([\d.]+) \w?J(?:/b)? \| ([\d.]+) \w?J(?:/b)? \| ([\d.]+) \|$", page, re.M
+        )
         assert row, name
         scale = 1000 if first > 10_000 else 1  # the page says nJ
         assert (float(row[1]), float(row[2])) == pytest.approx((first / scale, second / scale), rel=0.005), name
