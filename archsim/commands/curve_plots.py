@@ -116,7 +116,7 @@ def draw_html(report: CurveReport, file: Path) -> None:
 
 def _title(report: CurveReport) -> str:
     about = f"{report.target.name}, {report.target.controller.scheduler.value}"
-    return f"{about}: {report.request.pattern.value} traffic, {report.target.channels} channels"
+    return f"{about}: {report.request.pattern.value} traffic, {report.target.channels} channels (one simulated for all)"
 
 
 def _lines(report: CurveReport) -> list[tuple[str, Any]]:
