@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -245,8 +245,9 @@ def _npy_chunks(trace: Trace) -> Iterator[Chunk]:
     first, earliest = 0, 0
     for part in _npy_parts(trace.file):
         if part.dtype.names is not None:
+            columns: Any = part  # a structured array is indexed by name
             names = dict(zip(_folded(part.dtype.names), part.dtype.names, strict=True))
-            chunk = _chunk_of({name: part[field] for name, field in names.items()}, time)
+            chunk = _chunk_of({name: columns[field] for name, field in names.items()}, time)
         elif part.ndim == 2:
             chunk = _chunk_of({"address": part[:, 0], "write": part[:, 1], time.name or "-": part[:, -1]}, time)
         else:
