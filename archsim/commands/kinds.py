@@ -15,6 +15,7 @@ from archsim.config.schema import Spec
 from archsim.experiment import ExperimentSpec, load_experiment
 from archsim.fabric.links import LinkSpec
 from archsim.fabric.noc_spec import NocSpec
+from archsim.memory.energy import MemoryEnergySpec
 from archsim.memory.standard import DramStandard
 from archsim.sweep.plan import plan_sweep
 from archsim.sweep.spec import SweepSpec
@@ -25,6 +26,7 @@ SWEEP = "sweep"
 
 KINDS: Mapping[str, type[Spec]] = {
     EXPERIMENT: ExperimentSpec,
+    "energy": MemoryEnergySpec,
     "link": LinkSpec,
     "memory": DramStandard,
     SWEEP: SweepSpec,
