@@ -83,12 +83,17 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write the run directory.")] = None,
     fidelity: Annotated[str | None, typer.Option(metavar="cycle|roofline", help="How closely to simulate.")] = None,
+    no_shortcuts: Annotated[
+        bool, typer.Option("--no-shortcuts", help="Simulate every command of every channel: slower, same numbers.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Simulate an experiment and write its run directory."""
     from archsim.run import run as simulate
 
-    changes = [*(overrides or ()), *([f"fidelity={fidelity}"] if fidelity is not None else ())]
+    changes = list(overrides or ())
+    changes += [f"fidelity={fidelity}"] if fidelity is not None else []
+    changes += ["no_shortcuts=true"] if no_shortcuts else []
     result = simulate(experiment, changes, out=out, progress=not as_json)
     if as_json:
         metrics = {name: {"value": metric.value, "unit": metric.unit} for name, metric in result.metrics.items()}
