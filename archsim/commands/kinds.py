@@ -14,6 +14,7 @@ from archsim.config.loading import load_spec
 from archsim.config.schema import Spec
 from archsim.experiment import ExperimentSpec, load_experiment
 from archsim.fabric.links import LinkSpec
+from archsim.memory.flash import FlashStandard
 from archsim.memory.standard import DramStandard
 from archsim.system import SystemSpec
 
@@ -21,6 +22,7 @@ EXPERIMENT = "experiment"
 
 KINDS: Mapping[str, type[Spec]] = {
     EXPERIMENT: ExperimentSpec,
+    "flash": FlashStandard,
     "link": LinkSpec,
     "memory": DramStandard,
     "system": SystemSpec,

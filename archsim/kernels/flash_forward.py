@@ -140,7 +140,7 @@ def alive(state, s):  # type: ignore[no-untyped-def]
 
 @inlined
 def shiftable(state, q, per_round):  # type: ignore[no-untyped-def]
-    """Whether a period of the active streams may be repeated: they can't meet each other's pages, and none is ending."""
+    """Whether a period of the active streams may be repeated: their pages can't meet, and none is ending."""
     active = 0
     for s in range(state[STREAM_LIMIT]):
         if not alive(state, s):
@@ -262,7 +262,7 @@ def write_buffer(state, q, p, k, per_round, table, form, n):  # type: ignore[no-
     form[n] = kind
     form[n + 1] = -1
     form[n + 2] = state[BUFFER_PENDING + b]
-    sensed = per_round[p] > 0 and (kind == SENSING or kind == HELD)
+    sensed = per_round[p] > 0 and kind in (SENSING, HELD)
     form[n + 3] = state[NEXT_AGE] - state[BUFFER_AGE + b] if sensed else 0
     n += 4
     if state[BUFFER_PAGE + b] >= 0 and per_round[p] > 0:

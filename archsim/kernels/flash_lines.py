@@ -105,15 +105,15 @@ def note(state, log, now, command, plane, buffer, entry):  # type: ignore[no-unt
 
 @inlined
 def free_buffer(state, q, p):  # type: ignore[no-untyped-def]
-    """The buffer of a plane that is filled next: the lowest empty one, else the drained one sensed first; -1 if none."""
+    """The buffer that a plane fills next: the lowest empty one, else the drained one sensed first; -1: none."""
     best = -1
     for k in range(q.buffers):
         b = p * MAX_BUFFERS + k
         if state[BUFFER_STATE + b] == EMPTY:
             return k
-        if state[BUFFER_STATE + b] == HELD and state[BUFFER_PENDING + b] == 0:
-            if best < 0 or state[BUFFER_AGE + b] < state[BUFFER_AGE + p * MAX_BUFFERS + best]:
-                best = k
+        drained = state[BUFFER_STATE + b] == HELD and state[BUFFER_PENDING + b] == 0
+        if drained and (best < 0 or state[BUFFER_AGE + b] < state[BUFFER_AGE + p * MAX_BUFFERS + best]):
+            best = k
     return best
 
 

@@ -1,7 +1,7 @@
 """State of one flash channel: a flat int64 array with a named offset for each of its parts, and its parameters.
 
-As in channel.py: `state[HEAD + plane]` is the first request in a plane's line; from Python, `FlashView(state).senses[plane]`
-is a shaped view. Times are ticks. The policy is docs/flash_policy.md.
+As in channel.py: `state[HEAD + plane]` is the first request in a plane's line; from Python,
+`FlashView(state).senses[plane]` is a view. Times are ticks. The policy is docs/flash_policy.md.
 """
 
 from __future__ import annotations

@@ -47,8 +47,8 @@ class PlaneMode(StrEnum):
 class FlashOrganisation(Spec):
     """Counts of one level per the level above; `page` without parity.
 
-    A `granule` is the least that can be read over the channel's link, a `codeword` the least that ECC takes. `parity` comes with each
-    page over the channel's bus, `page_buffers` belong to each plane.
+    A `granule` is the least that can be read over the link, a `codeword` the least that ECC takes. `parity` comes
+    with each page over the channel's bus, `page_buffers` belong to each plane.
     """
 
     channels: PositiveInt
@@ -103,7 +103,7 @@ class FlashBuses(Spec):
 
 
 class FlashWear(Spec):
-    """What wears out: program/erase cycles of a block, reads of a block until it must be rewritten, and how long data stay."""
+    """What wears out: a block's program/erase cycles, its reads until it must be rewritten, how long data stay."""
 
     pe_cycles: PositiveInt
     read_disturb: PositiveInt | None = None
@@ -120,8 +120,9 @@ class FlashEnergy(Spec):
 class StripingPolicy(Spec):
     """In which order a channel's pages are dealt to its planes.
 
-    `order` plane_first goes through the planes of a die before the next die, die_first the other way round. A plane gets `run` pages before the next
-    one's turn. `hot_planes` of the planes get `hot_share` times the pages of the others: imbalance as data."""
+    `order` plane_first goes through the planes of a die before the next die, die_first the other way round. A plane
+    gets `run` pages before the next one's turn. `hot_planes` of the planes get `hot_share` times the pages of the
+    others: imbalance as data."""
 
     order: Literal["plane_first", "die_first"] = "plane_first"
     run: PositiveInt = 1
@@ -143,8 +144,8 @@ class StripingPolicy(Spec):
 class FlashStandard(Spec):
     """One kind of flash stack or package. `capacity` is what the maker says; it is checked against the organisation.
 
-    `staging` is the SRAM of the base die, `power_limit` what array operations may draw (none: no limit), both of the whole stack; `queue` counts
-    requests per channel."""
+    `staging` is the SRAM of the base die, `power_limit` what array operations may draw (none: no limit), both of the
+    whole stack; `queue` counts requests per channel."""
 
     kind: Literal["flash"]
     name: str
@@ -274,8 +275,8 @@ class FlashStandard(Spec):
             problems.append(f"a codeword of {o.codeword} B is not a multiple of the read granule of {o.granule} B")
         if o.capacity_bytes != self.capacity:
             problems.append(
-                f"capacity is {self.capacity} B, but {o.channels} channels x {o.dies} dies x {o.planes} planes x {o.blocks} blocks x "
-                f"{o.pages_per_block} pages of {o.page} B hold {o.capacity_bytes} B"
+                f"capacity is {self.capacity} B, but {o.channels} channels x {o.dies} dies x {o.planes} planes x "
+                f"{o.blocks} blocks x {o.pages_per_block} pages of {o.page} B hold {o.capacity_bytes} B"
             )
         for name, time in (("tR", self.timings.tR), ("tPROG", self.timings.tPROG), ("tERASE", self.timings.tERASE)):
             if time == 0:
@@ -292,9 +293,12 @@ class FlashStandard(Spec):
         if self.queue > MAX_REQUESTS:
             problems.append(f"a queue of {self.queue} requests per channel, at most {MAX_REQUESTS} are supported")
         if self.staging // o.channels < o.page:
-            problems.append(f"staging of {self.staging} B holds no page of {o.page} B for each of {o.channels} channels")
+            problems.append(
+                f"staging of {self.staging} B holds no page of {o.page} B for each of {o.channels} channels"
+            )
         if self.timings.tR and self.most_active < 1:
             problems.append(
-                f"a power limit of {self.power_limit} W does not pay for one sense per channel at {self.energy.read} pJ/b"
+                f"a power limit of {self.power_limit} W does not pay for one sense per channel at "
+                f"{self.energy.read} pJ/b"
             )
         return problems

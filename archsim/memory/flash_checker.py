@@ -1,4 +1,4 @@
-"""Reads a flash command log and asserts the rules of docs/flash_policy.md: it knows the hardware, and nothing of queues.
+"""Reads a flash command log and asserts the rules of docs/flash_policy.md: it knows hardware, and nothing of queues.
 
 A violation names the rule, the log entry, and the tick found against the tick needed.
 """

@@ -65,7 +65,8 @@ class FlashCounts:
 class FlashDevice:
     """The flash of one device. Time is in ticks from `to_ticks` and `to_fs`.
 
-    Without `shortcuts` every request is simulated; with them whole periods of streams are skipped, and every number is the same.
+    Without `shortcuts` every request is simulated; with them whole periods of streams are skipped, and every number
+    is the same.
     """
 
     def __init__(self, standard: FlashStandard, *, shortcuts: bool = True) -> None:
@@ -116,8 +117,9 @@ class FlashDevice:
     def submit(self, transfer: Transfer, *, granules: int | None = None) -> int:
         """Start a transfer now; its job number, which comes back in a `Completion`.
 
-        `window_bursts` bounds the requests of each range under way in a channel (0: only queue and staging do). Reads ask for `granules` at a time
-        (a whole page if left out). Raises UserError for what the device can't do or has no room for.
+        `window_bursts` bounds the requests of each range under way in a channel (0: only queue and staging do).
+        Reads ask for `granules` at a time (a whole page if left out). Raises UserError for what the device can't do
+        or has no room for.
         """
         size = self.timing.granules if granules is None else granules
         self.check(transfer, size)
@@ -135,7 +137,9 @@ class FlashDevice:
     def check(self, transfer: Transfer, granules: int) -> None:
         """Refuse what the device can't do. Raises UserError."""
         if transfer.tiles or transfer.gated:
-            raise UserError("a paced transfer on flash", expected="tiles = 0 and no gate: data are taken as they arrive")
+            raise UserError(
+                "a paced transfer on flash", expected="tiles = 0 and no gate: data are taken as they arrive"
+            )
         if not 1 <= granules <= self.timing.granules or self.timing.granules % granules:
             raise UserError(
                 f"reads of {granules} granules", expected=f"a divisor of the {self.timing.granules} granules of a page"

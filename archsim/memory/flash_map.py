@@ -197,7 +197,9 @@ class ZonedMap:
             raise UserError(f"zone {zone}", expected=f"0 to {self.zones - 1}")
 
 
-def years_to_wear_out(standard: FlashStandard, write_bytes_per_second: float, write_amplification: float = 1.0) -> float:
+def years_to_wear_out(
+    standard: FlashStandard, write_bytes_per_second: float, write_amplification: float = 1.0
+) -> float:
     """Years until every block has used up its cycles: pe_cycles x capacity / (host writes x write amplification).
 
     Writes are spread evenly over all blocks. Infinite without writes."""
