@@ -63,6 +63,23 @@ def test_fast_forward_finds_periods() -> None:
     assert jumped > 40
 
 
+BOUNDS_CHECKED = """
+from flash_cases import differences, random_case, random_streams, run_kernel, run_oracle, run_streams
+for seed in range(40):
+    case = random_case(seed)
+    assert differences(run_kernel(case), run_oracle(case)) == [], seed
+    streams = random_streams(seed)
+    assert run_streams(streams, True).history == run_streams(streams, False).history, seed
+"""
+
+
+@pytest.mark.slow
+def test_no_index_is_out_of_bounds() -> None:
+    environment = os.environ | {"NUMBA_BOUNDSCHECK": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    ran = subprocess.run([sys.executable, "-c", BOUNDS_CHECKED], env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -102,8 +119,8 @@ MUTANTS = (
     Mutant(
         "a buffer taken while it drains",
         "flash_lines.py",
-        "HELD and state[BUFFER_PENDING + b] == 0:\n            if",
-        "HELD:\n            if",
+        "drained = state[BUFFER_STATE + b] == HELD and state[BUFFER_PENDING + b] == 0\n",
+        "drained = state[BUFFER_STATE + b] == HELD\n",
         "buffer",
     ),
     Mutant(
