@@ -114,19 +114,16 @@ class FlashReport:
             title_style="bold",
             box=box.SIMPLE_HEAD,
         )
-        sizes = sorted({rate.access_bytes for rate in self.random})
-        table.add_column("depth", justify="right")
-        for size in sizes:
-            table.add_column(f"{size} B", justify="right")
-            table.add_column("latency", justify="right")
-            table.add_column("limit")
-        for depth in sorted({rate.depth for rate in self.random}):
-            row = [str(depth)]
-            for size in sizes:
-                [rate] = [rate for rate in self.random if (rate.access_bytes, rate.depth) == (size, depth)]
-                latency = format_quantity(Fraction(rate.mean_latency_fs) / FS_PER_SECOND, Dimension.TIME)
-                row += [_bandwidth(rate.bytes_per_second), latency, rate.limit]
-            table.add_row(*row)
+        for name in ("read size", "depth", "bandwidth", "latency"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("limit", no_wrap=True)
+        for rate in sorted(self.random, key=lambda rate: (rate.access_bytes, rate.depth)):
+            latency = format_quantity(Fraction(rate.mean_latency_fs) / FS_PER_SECOND, Dimension.TIME)
+            bandwidth = _bandwidth(rate.bytes_per_second)
+            largest = rate.depth == max(other.depth for other in self.random)
+            table.add_row(
+                f"{rate.access_bytes} B", str(rate.depth), bandwidth, latency, rate.limit, end_section=largest
+            )
         return table
 
 
