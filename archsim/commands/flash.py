@@ -99,7 +99,7 @@ class FlashReport:
         if refresh is not None:
             table.add_row(
                 "retention refresh",
-                f"{_bandwidth(refresh.bytes_per_second)} if full, {100 * refresh.plane_share:.2g}% of the planes' time; "
+                f"{_bandwidth(refresh.bytes_per_second)} if full, {100 * refresh.plane_share:.2g}% of planes' time; "
                 f"alone wears out in {_years(refresh.years_to_wear_out)}",
             )
         return table
