@@ -14,6 +14,7 @@ from archsim.config.loading import load_spec
 from archsim.config.schema import Spec
 from archsim.experiment import ExperimentSpec, load_experiment
 from archsim.fabric.links import LinkSpec
+from archsim.fabric.topology import TopologySpec
 from archsim.memory.standard import DramStandard
 from archsim.system import SystemSpec
 
@@ -24,6 +25,7 @@ KINDS: Mapping[str, type[Spec]] = {
     "link": LinkSpec,
     "memory": DramStandard,
     "system": SystemSpec,
+    "topology": TopologySpec,
 }
 
 
