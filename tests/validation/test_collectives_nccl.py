@@ -1,7 +1,7 @@
 """Collectives against published times of NCCL on eight H100 and H200, and every row of an H200's table.
 
-No number of nvlink4.yaml was fitted to the H200's table; each says where it is from. Of two published counts of channels
-the one was taken that suits the table. The figures are in docs/validation.md.
+No number of nvlink4.yaml was fitted to the H200's table; each says where it is from. Of two published counts of
+channels the one was taken that suits the table. The figures are in docs/validation.md.
 """
 
 from __future__ import annotations
