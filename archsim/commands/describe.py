@@ -17,6 +17,7 @@ from archsim.config.schema import Spec, is_sourced
 from archsim.config.units import Dimension, format_quantity
 from archsim.config.yamltree import plain, read_yaml
 from archsim.experiment import BatchingPolicy, Fidelity, load_experiment, shipped_experiments
+from archsim.memory.sram import SramSpec
 from archsim.memory.standard import DramStandard, PagePolicy, RefreshPolicy, Scheduler
 from archsim.metrics import METRICS, definition_of
 from archsim.system import SystemSpec
@@ -183,6 +184,10 @@ def _derived(spec: Spec) -> Iterator[Fact]:
         stack = spec.channels_per_stack * spec.peak_bytes_per_second
         yield Fact("(bandwidth of a stack)", format_quantity(stack, Dimension.BYTES_PER_SECOND, 4), COMPUTED)
         yield Fact("(clock period)", format_quantity(spec.clock_fs / 10**15, Dimension.TIME, 4), COMPUTED)
+    if isinstance(spec, SramSpec):
+        for name, write in (("read", False), ("write", True)):
+            peak_rate = spec.peak_bytes_per_second(write=write)
+            yield Fact(f"({name} bandwidth)", format_quantity(peak_rate, Dimension.BYTES_PER_SECOND, 4), COMPUTED)
     if isinstance(spec, SystemSpec):
         peak, capacity = spec.device.memory.peak_bytes_per_second, spec.capacity_bytes
         yield Fact("(memory bandwidth of a device)", format_quantity(peak, Dimension.BYTES_PER_SECOND, 4), COMPUTED)
@@ -297,6 +302,7 @@ def _format(name: str) -> Description:
 _CATEGORIES: Mapping[str, _Category] = {
     "systems": _Category(_preset_names("systems"), _preset("systems", "system")),
     "memories": _Category(_preset_names("memory"), _preset("memory", "memory")),
+    "sram": _Category(_preset_names("sram"), _preset("sram", "sram")),
     "links": _Category(_preset_names("links"), _preset("links", "link")),
     "topologies": _Category(_preset_names("topologies"), _preset("topologies", "topology")),
     "models": _Category(lambda: {name: _model_title(name) for name in shipped_models()}, _model),

@@ -15,6 +15,7 @@ from archsim.config.schema import Spec
 from archsim.experiment import ExperimentSpec, load_experiment
 from archsim.fabric.links import LinkSpec
 from archsim.fabric.topology import TopologySpec
+from archsim.memory.sram import SramSpec
 from archsim.memory.standard import DramStandard
 from archsim.system import SystemSpec
 
@@ -24,6 +25,7 @@ KINDS: Mapping[str, type[Spec]] = {
     EXPERIMENT: ExperimentSpec,
     "link": LinkSpec,
     "memory": DramStandard,
+    "sram": SramSpec,
     "system": SystemSpec,
     "topology": TopologySpec,
 }
