@@ -5,8 +5,8 @@ broadcast, and what it holds after an all-gather. It is cut into the equal chunk
 
 time = base latency + simulated schedule (simulate.py), in which every step pays the protocol's step latency. Behind a
 switch, or around a ring, all devices do the same at the same time and the simulation has a closed form,
-steps x (step latency + wire latency) + chunks that follow each other x bytes / rate, which is used instead. It is the
-same number, bit for bit (tests/exact/test_schedule.py). The library estimates what it may choose from and takes the
+steps x (step latency + wire latency) + chunks that follow each other x bytes / rate, which is used instead
+(closed_form.py). It is the same number, bit for bit. The library estimates what it may choose from and takes the
 fastest.
 """
 
@@ -18,9 +18,10 @@ from fractions import Fraction
 from math import ceil
 
 from archsim.config.errors import UserError, listed
+from archsim.fabric.closed_form import Outline, outline
 from archsim.fabric.links import LinkSpec, ProtocolSpec
 from archsim.fabric.operations import SCHEDULED, Algorithm, Operation, operation_named
-from archsim.fabric.schedule import Schedule, algorithms_for, build
+from archsim.fabric.schedule import algorithms_for, build, require_schedule
 from archsim.fabric.simulate import serialisation_fs, simulate
 from archsim.fabric.topology import Shape, TopologySpec
 
@@ -59,16 +60,18 @@ def collective(
 ) -> CollectiveTime:
     """The time of `operation` over a link, by its fastest algorithm and protocol, or by the algorithm asked for.
 
-    `fmt` is the number format of the data; without it, one that a switch can add. Equally fast choices are taken in
-    the order of the link's lists. Raises UserError for an unknown operation, fewer than one device, less than one byte
-    and an algorithm that can't do it."""
+    Without `algorithm` the link's own choice holds where it can do the operation, else the fastest. `fmt` is the number
+    format of the data; without it, one that a switch can add. Equally fast choices are taken in the order of the link's
+    lists. Raises UserError for an unknown operation, fewer than one device, less than one byte and an `algorithm` that
+    can't do it."""
     wanted = operation_named(operation)
     _check_size(devices, message_bytes)
     if devices == 1:
         return NOTHING
-    asked = link.algorithm if algorithm is None else algorithm
-    if asked is not Algorithm.AUTO:
-        return min(_times(wanted, asked, devices, message_bytes, link, fmt), key=lambda time: time.total_fs)
+    if algorithm is None and _possible(wanted, link.algorithm, devices, link, fmt):
+        algorithm = link.algorithm
+    if algorithm not in (None, Algorithm.AUTO):
+        return min(_times(wanted, algorithm, devices, message_bytes, link, fmt), key=lambda time: time.total_fs)
     candidates = link.automatic or SCHEDULED
     times = [
         time
@@ -135,7 +138,8 @@ def _over(topology: TopologySpec, operation: Operation, algorithm: Algorithm, me
     chunk_bytes = schedule.chunk_bytes(message_bytes)
     sent = simulate(schedule, network, chunk_bytes, step_fs=topology.step_latency)
     bare = simulate(schedule, network.without_latency(), chunk_bytes)
-    return _result(topology.base_latency + sent.total_fs, bare.total_fs, schedule, chunk_bytes, "plain")
+    total_fs = topology.base_latency + sent.total_fs
+    return _result(algorithm, schedule.outline, total_fs, bare.total_fs, chunk_bytes, "plain")
 
 
 def _check_size(devices: int, message_bytes: int) -> None:
@@ -150,17 +154,15 @@ def _check_size(devices: int, message_bytes: int) -> None:
 
 def _possible(operation: Operation, algorithm: Algorithm, devices: int, link: LinkSpec, fmt: str | None) -> bool:
     try:
-        _require(operation, algorithm, link, fmt)
-        build(operation, algorithm, devices)
+        _require(operation, algorithm, devices, link, fmt)
     except UserError:
         return False
     return True
 
 
-def _require(operation: Operation, algorithm: Algorithm, link: LinkSpec, fmt: str | None) -> None:
-    """Refuse what the operation has no schedule for, or the link no switch. Raises UserError."""
-    if algorithm not in algorithms_for(operation):
-        raise UserError(f"{algorithm} can't do {operation}", expected=f"{listed(algorithms_for(operation))}, or auto")
+def _require(operation: Operation, algorithm: Algorithm, devices: int, link: LinkSpec, fmt: str | None) -> None:
+    """Refuse what there is no schedule for, or no switch on the link. Raises UserError."""
+    require_schedule(operation, algorithm, devices)
     if algorithm is not Algorithm.IN_NETWORK:
         return
     if link.in_network is None:
@@ -172,13 +174,13 @@ def _require(operation: Operation, algorithm: Algorithm, link: LinkSpec, fmt: st
 def _times(
     operation: Operation, algorithm: Algorithm, devices: int, message_bytes: int, link: LinkSpec, fmt: str | None
 ) -> Iterator[CollectiveTime]:
-    _require(operation, algorithm, link, fmt)
+    _require(operation, algorithm, devices, link, fmt)
     if algorithm is Algorithm.IN_NETWORK:
         yield _in_network(devices, message_bytes, link)
         return
-    schedule = build(operation, algorithm, devices)
+    job = _Job(operation, algorithm, devices, message_bytes)
     for protocol in _protocols(operation, devices, message_bytes, link):
-        yield _timed(schedule, message_bytes, link, protocol)
+        yield _in_step(job, link, protocol) or _simulated(job, link, protocol)
 
 
 def _protocols(operation: Operation, devices: int, message_bytes: int, link: LinkSpec) -> tuple[ProtocolSpec, ...]:
@@ -189,59 +191,64 @@ def _protocols(operation: Operation, devices: int, message_bytes: int, link: Lin
     return tuple(protocol for protocol in link.protocols if protocol.name == name)
 
 
-def _timed(schedule: Schedule, message_bytes: int, link: LinkSpec, protocol: ProtocolSpec) -> CollectiveTime:
-    chunk_bytes = schedule.chunk_bytes(message_bytes)
-    rate = link.data_rate(protocol)
-    if schedule.operation is not Operation.ALL_TO_ALL:  # between peers, channels go by peer and not by size
-        rate *= link.channel_share(protocol, chunk_bytes * schedule.parts, schedule.devices)
-    slots = chunk_slots(schedule, link.shape)
-    if slots is None:
-        return _simulated(schedule, chunk_bytes, link, protocol, rate)
-    transfer_fs = slots * serialisation_fs(chunk_bytes, rate)
-    latency_fs = protocol.base_latency + schedule.steps * (protocol.step_latency + link.latency)
-    return _result(latency_fs + transfer_fs, transfer_fs, schedule, chunk_bytes, protocol.name)
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A collective by one algorithm."""
+
+    operation: Operation
+    algorithm: Algorithm
+    devices: int
+    message_bytes: int
+
+    def chunk_bytes(self, parts: int) -> int:
+        """Bytes of one of the equal parts of the message, the last one padded."""
+        return -(-self.message_bytes // parts)
+
+    def rate(self, link: LinkSpec, protocol: ProtocolSpec, parts: int) -> Fraction:
+        """Bytes of data per second and device."""
+        if self.operation is Operation.ALL_TO_ALL:  # between peers, channels go by peer and not by size
+            return link.data_rate(protocol)
+        padded_bytes = parts * self.chunk_bytes(parts)
+        return link.data_rate(protocol) * link.channel_share(protocol, padded_bytes, self.devices)
 
 
-def _simulated(
-    schedule: Schedule, chunk_bytes: int, link: LinkSpec, protocol: ProtocolSpec, rate: Fraction
-) -> CollectiveTime:
-    network = link.network(schedule.devices)
-    share = rate / link.payload_rate
+def _in_step(job: _Job, link: LinkSpec, protocol: ProtocolSpec) -> CollectiveTime | None:
+    """The closed form, where there is one."""
+    neighbours = link.shape is Shape.RING and job.algorithm is Algorithm.RING
+    plan = outline(job.operation, job.algorithm, job.devices)
+    if plan is None or not (neighbours or link.shape is Shape.SWITCH):
+        return None
+    chunk_bytes = job.chunk_bytes(plan.parts)
+    wires = min(2, job.devices - 1) if neighbours else 1
+    transfer_fs = plan.slots * serialisation_fs(chunk_bytes, job.rate(link, protocol, plan.parts) / wires)
+    total_fs = protocol.base_latency + plan.steps * (protocol.step_latency + link.latency) + transfer_fs
+    return _result(job.algorithm, plan, total_fs, transfer_fs, chunk_bytes, protocol.name)
+
+
+def _simulated(job: _Job, link: LinkSpec, protocol: ProtocolSpec) -> CollectiveTime:
+    schedule = build(job.operation, job.algorithm, job.devices)
+    chunk_bytes = job.chunk_bytes(schedule.parts)
+    network = link.network(job.devices)
+    share = job.rate(link, protocol, schedule.parts) / link.payload_rate
     sent = simulate(schedule, network, chunk_bytes, step_fs=protocol.step_latency, share=share)
     bare = simulate(schedule, network.without_latency(), chunk_bytes, share=share)
-    return _result(protocol.base_latency + sent.total_fs, bare.total_fs, schedule, chunk_bytes, protocol.name)
+    total_fs = protocol.base_latency + sent.total_fs
+    return _result(job.algorithm, schedule.outline, total_fs, bare.total_fs, chunk_bytes, protocol.name)
 
 
-def _result(total_fs: int, transfer_fs: int, schedule: Schedule, chunk_bytes: int, protocol: str) -> CollectiveTime:
-    sent = max(schedule.sent_chunks(device) for device in range(schedule.devices))
+def _result(
+    algorithm: Algorithm, plan: Outline, total_fs: int, transfer_fs: int, chunk_bytes: int, protocol: str
+) -> CollectiveTime:
     return CollectiveTime(
         total_fs=total_fs,
         latency_fs=total_fs - transfer_fs,
         transfer_fs=transfer_fs,
-        link_bytes=sent * chunk_bytes,
+        link_bytes=plan.sent_chunks * chunk_bytes,
         protocol=protocol,
-        steps=schedule.steps,
-        step_bytes=-(-sent // schedule.steps) * chunk_bytes,
-        algorithm=schedule.algorithm,
+        steps=plan.steps,
+        step_bytes=-(-plan.sent_chunks // plan.steps) * chunk_bytes,
+        algorithm=algorithm,
     )
-
-
-def chunk_slots(schedule: Schedule, shape: Shape) -> int | None:
-    """How many chunks follow each other on the busiest wire from the first to the last arrival; None if the devices
-    don't go in step, so that only the simulation knows."""
-    devices, ring = schedule.devices, schedule.algorithm is Algorithm.RING
-    if shape is not Shape.SWITCH or not (ring or schedule.algorithm is Algorithm.DIRECT or not devices & (devices - 1)):
-        return None
-    if schedule.operation is Operation.BROADCAST and ring:
-        return schedule.steps + schedule.chunks - 1
-    match schedule.algorithm:
-        case Algorithm.RING | Algorithm.DIRECT | Algorithm.RECURSIVE_DOUBLING:
-            return schedule.sent_chunks()
-        case Algorithm.ONE_SHOT:
-            return devices - 1
-        case Algorithm.TREE:
-            return schedule.steps
-    return None
 
 
 def _in_network(devices: int, message_bytes: int, link: LinkSpec) -> CollectiveTime:

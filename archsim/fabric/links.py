@@ -80,7 +80,7 @@ class LinkSpec(Spec):
 
     `efficiency` is the share of it that reaches memory as payload (packet headers, flow control); `latency` the way
     to a peer, a switch included, where the protocols' step latencies don't have it in them already. `algorithm` is the
-    one to use; `auto` takes the fastest of `automatic` (all that the link can do, if that is not given)."""
+    one to use wherever it can; `auto` takes the fastest of `automatic` (if not given: of all that the link can do)."""
 
     name: str
     bandwidth: BytesPerSecond
@@ -109,6 +109,11 @@ class LinkSpec(Spec):
                 )
         if self.in_network is not None and self.shape is not Shape.SWITCH:
             raise UserError(f"a {self.shape} has no switch that could add", expected="shape: switch, or no in_network")
+        for choice in (self.algorithm, *self.automatic):
+            if choice is Algorithm.HIERARCHICAL:
+                raise UserError("one link has no groups to go through", expected="a topology with `group`")
+            if choice is Algorithm.IN_NETWORK and self.in_network is None:
+                raise UserError(f"{self.name} has no switch that adds", expected="`in_network`, or another algorithm")
         return self
 
     @property

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from archsim.config.errors import UserError
+from archsim.config.errors import UserError, listed
+from archsim.fabric.closed_form import Outline
 from archsim.fabric.operations import Algorithm, Operation
 
 
@@ -59,9 +60,11 @@ class Schedule:
         """Bytes of one chunk of a message, the last one padded."""
         return -(-message_bytes // self.parts)
 
-    def sent_chunks(self, node: int = 0) -> int:
-        """How many chunks leave a node."""
-        return sum(send.source == node for send in self.sends)
+    @property
+    def outline(self) -> Outline:
+        """Its size; slots are those of the device that sends most."""
+        sent = Counter(send.source for send in self.sends if send.source < self.devices)
+        return Outline(self.parts, self.steps, max(sent.values()), max(sent.values()))
 
 
 # ---------------------------------------------------------------- following the data
@@ -166,13 +169,25 @@ def build(operation: Operation, algorithm: Algorithm, devices: int, group: int |
     """The schedule of a collective among `devices` devices; `group` of them share a package or node (hierarchical).
 
     Raises UserError for fewer than two devices, and where the algorithm can't do the operation on so many."""
+    require_schedule(operation, algorithm, devices, group)
+    return _built(operation, algorithm, devices, group)
+
+
+def require_schedule(operation: Operation, algorithm: Algorithm, devices: int, group: int | None = None) -> None:
+    """Raise UserError if there is no such schedule."""
     if devices < 2:
         raise UserError(
             f"a {algorithm} of {devices} device{'' if devices == 1 else 's'}", expected="at least 2 devices"
         )
-    if algorithm is Algorithm.AUTO:
-        raise UserError("'auto' is no schedule of its own", expected="a named algorithm")
-    return _built(operation, algorithm, devices, group)
+    if algorithm not in algorithms_for(operation):
+        raise UserError(f"{algorithm} can't do {operation}", expected=f"{listed(algorithms_for(operation))}, or auto")
+    if algorithm is Algorithm.RECURSIVE_DOUBLING and devices & (devices - 1):
+        raise UserError(f"recursive doubling among {devices} devices", expected="a power of two devices")
+    if algorithm is Algorithm.HIERARCHICAL and (group is None or not 1 < group < devices or devices % group):
+        raise UserError(
+            f"a hierarchical collective of {devices} devices in groups of {group or devices}",
+            expected="equal groups of at least two devices, and at least two groups",
+        )
 
 
 @lru_cache(maxsize=256)
@@ -228,13 +243,9 @@ def _built(operation: Operation, algorithm: Algorithm, devices: int, group: int 
         case Algorithm.IN_NETWORK, Operation.ALL_REDUCE:
             _through_switch(builder, devices)
         case Algorithm.HIERARCHICAL, Operation.ALL_REDUCE:
-            size = _group_of(devices, group)
-            chunks, owners = size * (devices // size), (0,) * devices
-            _two_level(builder, devices, size)
-        case _:
-            raise UserError(
-                f"{algorithm} can't do {operation}", expected=f"{', '.join(algorithms_for(operation))} or auto"
-            )
+            assert group is not None  # require_schedule has seen to it
+            owners = (0,) * devices
+            _two_level(builder, devices, group)
     return Schedule(operation, algorithm, devices, chunks, tuple(builder.sends), owners)
 
 
@@ -266,8 +277,6 @@ def _pairs(devices: int) -> Iterator[tuple[int, int]]:
 
 
 def _distances(devices: int) -> tuple[int, ...]:
-    if devices & (devices - 1):
-        raise UserError(f"recursive doubling among {devices} devices", expected="a power of two devices")
     return tuple(1 << bit for bit in range(devices.bit_length() - 1))
 
 
@@ -323,15 +332,6 @@ def _through_switch(builder: _Builder, devices: int) -> None:
     builder.step(((switch, c, c, False) for c in range(devices)), gated=False)
     builder.step(((c, switch, c, False) for c in range(devices)), gated=False)
     builder.step(((switch, d, c, False) for c in range(devices) for d in range(devices) if d != c), gated=False)
-
-
-def _group_of(devices: int, group: int | None) -> int:
-    if group is None or not 1 < group < devices or devices % group:
-        raise UserError(
-            f"a hierarchical collective of {devices} devices in groups of {group or devices}",
-            expected="equal groups of at least two devices, and at least two groups",
-        )
-    return group
 
 
 def _two_level(builder: _Builder, devices: int, size: int) -> None:

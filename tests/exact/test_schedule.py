@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archsim.config.errors import UserError
-from archsim.fabric.collectives import chunk_slots
+from archsim.fabric.closed_form import outline
 from archsim.fabric.operations import Algorithm, Operation
 from archsim.fabric.schedule import ALGORITHMS, Schedule, Send, build, delivered, mistakes
 from archsim.fabric.simulate import serialisation_fs, simulate
@@ -113,13 +113,15 @@ def mistakes_matter(schedule: Schedule, send: Send) -> bool:
 def test_the_closed_form_is_the_simulation(
     schedule: Schedule, chunk_bytes: int, rate: int, latency_fs: int, step_fs: int
 ) -> None:
-    slots = chunk_slots(schedule, Shape.SWITCH)
-    if slots is None:
+    plan = outline(schedule.operation, schedule.algorithm, schedule.devices)
+    if plan is None:
         return
+    built = schedule.outline
+    assert (plan.parts, plan.steps, plan.sent_chunks) == (built.parts, built.steps, built.sent_chunks)
     network = shaped_network(Shape.SWITCH, schedule.devices, Fraction(rate, 7), latency_fs)
     each_fs = serialisation_fs(chunk_bytes, Fraction(rate, 7))
     simulated = simulate(schedule, network, chunk_bytes, step_fs=step_fs)
-    assert simulated.total_fs == schedule.steps * (step_fs + latency_fs) + slots * each_fs
+    assert simulated.total_fs == plan.steps * (step_fs + latency_fs) + plan.slots * each_fs
 
 
 @pytest.mark.parametrize("shape", [Shape.RING, Shape.SWITCH])

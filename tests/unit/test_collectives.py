@@ -18,6 +18,7 @@ from archsim.fabric.collectives import (
 )
 from archsim.fabric.links import LinkSpec
 from archsim.fabric.operations import Algorithm
+from archsim.fabric.topology import Shape
 from archsim.system import load_system
 
 PROTOCOL = {"name": "only", "base_latency": "2 us", "step_latency": "500 ns", "data_share": 1}
@@ -117,6 +118,27 @@ def test_a_link_may_prescribe_the_algorithm() -> None:
     assert collective("all_reduce", 8, 8000, slow, algorithm=Algorithm.RING).steps == 14
 
 
+def test_what_a_link_prescribes_holds_where_it_can() -> None:
+    """A tree has no all-gather; asked for it by name, that is an error."""
+    tree = link().model_copy(update={"algorithm": Algorithm.TREE})
+    assert all_gather(8000, 8, tree).algorithm is Algorithm.RING
+    with pytest.raises(UserError, match="tree can't do all_gather"):
+        collective("all_gather", 8, 8000, tree, algorithm=Algorithm.TREE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"algorithm": "hierarchical"}, "no groups to go through"),
+        ({"automatic": ["ring", "in_network"]}, "no switch that adds"),
+        ({"peers": {"short": "only", "long": "other", "up_to": "1 B"}}, "no protocol 'other'"),
+    ],
+)
+def test_links_that_contradict_themselves(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LinkSpec.model_validate({**ONE_PROTOCOL, **changes})
+
+
 def test_short_messages_get_few_channels() -> None:
     """One channel for every 100 bytes, ten in all: to 1000 bytes the time of the bytes does not grow."""
     few = {**ONE_PROTOCOL, "channels": 10, "protocols": [{**PROTOCOL, "channel_bytes": "100 B"}]}
@@ -124,6 +146,15 @@ def test_short_messages_get_few_channels() -> None:
         collective("all_gather", 2, size, LinkSpec.model_validate(few)).transfer_fs for size in (50, 100, 1000, 2000)
     ]
     assert times == [25 * 10_000 * 10, 50 * 10_000 * 10, 500 * 10_000, 1000 * 10_000]
+
+
+def test_neighbours_share_a_device_s_bandwidth() -> None:
+    """A ring of wires has half of it in each direction around; one of a thousand devices is no more work to time."""
+    around = link().model_copy(update={"shape": Shape.RING, "latency": 7})
+    time = all_reduce(8000, 8, around)
+    assert (time.latency_fs, time.transfer_fs) == (2 * 10**9 + 14 * (500 * 10**6 + 7), 14 * 1000 * 20_000)
+    assert all_reduce(8000, 2, around).transfer_fs == 2 * 4000 * 10_000
+    assert all_reduce(10**6, 1000, around).steps == 1998
 
 
 def test_a_chain_of_pieces_broadcasts() -> None:
