@@ -14,7 +14,7 @@ from archsim.config.units import Dimension, QuantityError, format_quantity, form
 from archsim.fabric.collectives import CollectiveTime, collective, collective_over
 from archsim.fabric.links import LinkSpec
 from archsim.fabric.operations import Operation, algorithm_named, operation_named
-from archsim.fabric.topology import FS_PER_SECOND, TopologySpec
+from archsim.fabric.wires import FS_PER_SECOND, TopologySpec
 from archsim.system import SystemSpec
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from archsim.config.loading import load_spec
 from archsim.config.schema import Spec
 from archsim.experiment import ExperimentSpec, load_experiment
 from archsim.fabric.links import LinkSpec
-from archsim.fabric.topology import TopologySpec
+from archsim.fabric.wires import TopologySpec
 from archsim.memory.sram import SramSpec
 from archsim.memory.standard import DramStandard
 from archsim.system import SystemSpec

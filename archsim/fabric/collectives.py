@@ -23,7 +23,7 @@ from archsim.fabric.links import LinkSpec, ProtocolSpec
 from archsim.fabric.operations import SCHEDULED, Algorithm, Operation, operation_named
 from archsim.fabric.schedule import algorithms_for, build, require_schedule
 from archsim.fabric.simulate import serialisation_fs, simulate
-from archsim.fabric.topology import Shape, TopologySpec
+from archsim.fabric.wires import Shape, TopologySpec
 
 SWITCH_PROTOCOL = "Simple"
 """The only protocol that reductions in the switch have."""

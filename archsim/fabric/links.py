@@ -14,7 +14,7 @@ from archsim.config.errors import UserError, listed, nearest_name
 from archsim.config.schema import Spec
 from archsim.config.units import ByteCount, BytesPerSecond, Fraction01, PositiveInt, TimeFs
 from archsim.fabric.operations import Algorithm
-from archsim.fabric.topology import Network, Shape, shaped_network
+from archsim.fabric.wires import Network, Shape, shaped_network
 
 
 class ProtocolSpec(Spec):

@@ -14,7 +14,7 @@ from fractions import Fraction
 from math import ceil
 
 from archsim.fabric.schedule import Schedule
-from archsim.fabric.topology import FS_PER_SECOND, Network
+from archsim.fabric.wires import FS_PER_SECOND, Network
 
 
 @dataclass(frozen=True, slots=True)

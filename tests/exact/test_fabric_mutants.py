@@ -22,7 +22,7 @@ from test_sram import spec
 from archsim.config.errors import UserError
 from archsim.fabric.schedule import mistakes
 from archsim.fabric.simulate import serialisation_fs
-from archsim.fabric.topology import Network, Wire
+from archsim.fabric.wires import Network, Wire
 from archsim.memory.sram import Gathered, Strided
 from archsim.memory.sram_oracle import walk
 

@@ -14,7 +14,7 @@ from archsim.fabric.closed_form import outline
 from archsim.fabric.operations import Algorithm, Operation
 from archsim.fabric.schedule import ALGORITHMS, Schedule, Send, build, delivered, mistakes
 from archsim.fabric.simulate import serialisation_fs, simulate
-from archsim.fabric.topology import Network, Shape, Wire, shaped_network
+from archsim.fabric.wires import Network, Shape, Wire, shaped_network
 
 CHOICES = [(operation, algorithm) for operation, algorithms in ALGORITHMS.items() for algorithm in algorithms]
 GROUP = 2

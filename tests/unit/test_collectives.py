@@ -18,7 +18,7 @@ from archsim.fabric.collectives import (
 )
 from archsim.fabric.links import LinkSpec
 from archsim.fabric.operations import Algorithm
-from archsim.fabric.topology import Shape
+from archsim.fabric.wires import Shape
 from archsim.system import load_system
 
 PROTOCOL = {"name": "only", "base_latency": "2 us", "step_latency": "500 ns", "data_share": 1}

@@ -13,7 +13,7 @@ from archsim.fabric.collectives import collective, collective_over
 from archsim.fabric.links import LinkSpec
 from archsim.fabric.operations import SCHEDULED, Algorithm, Operation
 from archsim.fabric.schedule import algorithms_for
-from archsim.fabric.topology import Network, Shape, TopologySpec, Wire, shaped_network
+from archsim.fabric.wires import Network, Shape, TopologySpec, Wire, shaped_network
 
 FAST, SLOW = Fraction(10**11), Fraction(10**9)
 HWCONFIGS = data_root() / "hwconfigs"
