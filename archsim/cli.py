@@ -172,7 +172,10 @@ def describe(
 @app.command()
 def schema(
     kind: Annotated[
-        str | None, typer.Argument(help="experiment, system, memory, flash, link; all if left out.")
+        str | None,
+        typer.Argument(
+            help="energy, experiment, flash, link, memory, noc, sram, sweep, system or topology; all if left out."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As without: the schema is JSON anyway.")] = False,
 ) -> None:
@@ -235,6 +238,32 @@ def _folders_for(measured: Sequence[Path], out: Path | None) -> list[Path | None
     if len(set(names)) < len(names):
         raise UserError(f"two measured files have the same name, so they would share a folder in {out}")
     return [out / name for name in names]
+
+
+@app.command()
+def collective(
+    system: Annotated[str, typer.Argument(metavar="SYSTEM|LINK|TOPOLOGY", help="A preset's name or path.")],
+    operation: Annotated[
+        str, typer.Option(metavar="NAME", help="all_reduce, all_gather, reduce_scatter, all_to_all or broadcast.")
+    ] = "all_reduce",
+    devices: Annotated[int | None, typer.Option(help="How many devices; those of the system if left out.")] = None,
+    size: Annotated[str, typer.Option("--bytes", metavar="SIZE", help="The whole message, such as 1MiB.")] = "1 MiB",
+    algorithm: Annotated[str, typer.Option(metavar="NAME", help="ring, tree, ...; auto: the fastest.")] = "auto",
+    fmt: Annotated[str | None, typer.Option("--format", help="The data's number format, such as bf16.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A change to the file; may be repeated.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say how long a collective takes on a link or a network, and by which algorithm."""
+    from archsim.commands.collective import Question, time_collective
+
+    report = time_collective(system, Question(operation, size, devices, algorithm, fmt), changes or ())
+    if as_json:
+        _print_json(report.as_dict())
+    else:
+        typer.echo(report.title)
+        _console().print(report.table())
 
 
 @app.command()

@@ -299,7 +299,7 @@ def _provenance(loaded: LoadedExperiment) -> tuple[Provenance, ...]:
         Provenance(
             subject="collectives",
             standing="model",
-            note="ring schedules on the links with the library's published latency terms",
+            note="chunk schedules on the links with the library's published latency terms, by its fastest choice",
         ),
         Provenance(subject="energy", standing="model", note="counted events times the preset's energy table"),
     )
@@ -331,14 +331,14 @@ class KernelPredictor:
         energy = energy_pj(record.counts, record.duration_fs, self._system.energy_table, power)
         return record.duration_fs, total_pj(within_limit(energy, record.duration_fs, power))
 
-    def predict_collective(self, operation: str, devices: int, message_bytes: int) -> tuple[int, float]:
-        """(latency in femtoseconds, energy of one device in picojoules).
+    def predict_collective(self, operation: str, devices: int, message_bytes: int, fmt: str) -> tuple[int, float]:
+        """(latency in femtoseconds, energy of one device in picojoules) of data in the number format `fmt`.
 
         Raises UserError if the system has no link."""
         link = self._system.link
         if link is None:
             raise UserError("this system has no link, so there are no collectives", expected="a system with `link`")
-        done = collective(operation, devices, message_bytes, link)
+        done = collective(operation, devices, message_bytes, link, fmt=fmt)
         counts = Counts(link_bytes=done.link_bytes)
         energy = energy_pj(counts, done.total_fs, self._system.energy_table, self._system.device.power)
         return done.total_fs, total_pj(energy)

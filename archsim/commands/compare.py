@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Predict = Callable[[Operator], tuple[int, float]]
 """An operator to (latency in femtoseconds, energy in picojoules)."""
-PredictCollective = Callable[[str, int, int], tuple[int, float]]
+PredictCollective = Callable[[str, int, int, str], tuple[int, float]]
 """(operation, devices, bytes) to (latency in femtoseconds, energy in picojoules)."""
 
 FS_PER_MS = 10**12

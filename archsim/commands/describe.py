@@ -18,6 +18,7 @@ from archsim.config.units import Dimension, format_quantity
 from archsim.config.yamltree import plain, read_yaml
 from archsim.experiment import BatchingPolicy, Fidelity, load_experiment, shipped_experiments
 from archsim.memory.flash import FlashStandard
+from archsim.memory.sram import SramSpec
 from archsim.memory.standard import DramStandard, PagePolicy, RefreshPolicy, Scheduler
 from archsim.metrics import METRICS, definition_of
 from archsim.system import SystemSpec
@@ -187,6 +188,10 @@ def _derived(spec: Spec) -> Iterator[Fact]:
     if isinstance(spec, FlashStandard):
         for name, rate in spec.ceilings.items():
             yield Fact(f"(ceiling: {name})", format_quantity(rate, Dimension.BYTES_PER_SECOND, 4), COMPUTED)
+    if isinstance(spec, SramSpec):
+        for name, write in (("read", False), ("write", True)):
+            peak_rate = spec.peak_bytes_per_second(write=write)
+            yield Fact(f"({name} bandwidth)", format_quantity(peak_rate, Dimension.BYTES_PER_SECOND, 4), COMPUTED)
     if isinstance(spec, SystemSpec):
         peak, capacity = spec.device.memory.peak_bytes_per_second, spec.capacity_bytes
         yield Fact("(memory bandwidth of a device)", format_quantity(peak, Dimension.BYTES_PER_SECOND, 4), COMPUTED)
@@ -305,6 +310,8 @@ _CATEGORIES: Mapping[str, _Category] = {
     "flash": _Category(_preset_names("flash"), _preset("flash", "flash")),
     "links": _Category(_preset_names("links"), _preset("links", "link")),
     "networks": _Category(_preset_names("noc"), _preset("noc", "noc")),
+    "sram": _Category(_preset_names("sram"), _preset("sram", "sram")),
+    "topologies": _Category(_preset_names("topologies"), _preset("topologies", "topology")),
     "models": _Category(lambda: {name: _model_title(name) for name in shipped_models()}, _model),
     "experiments": _Category(
         lambda: {name: _title_of(file) for name, file in shipped_experiments().items()}, _experiment

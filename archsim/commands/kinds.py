@@ -15,8 +15,10 @@ from archsim.config.schema import Spec
 from archsim.experiment import ExperimentSpec, load_experiment
 from archsim.fabric.links import LinkSpec
 from archsim.fabric.noc_spec import NocSpec
+from archsim.fabric.wires import TopologySpec
 from archsim.memory.energy import MemoryEnergySpec
 from archsim.memory.flash import FlashStandard
+from archsim.memory.sram import SramSpec
 from archsim.memory.standard import DramStandard
 from archsim.sweep.plan import plan_sweep
 from archsim.sweep.spec import SweepSpec
@@ -33,7 +35,9 @@ KINDS: Mapping[str, type[Spec]] = {
     "memory": DramStandard,
     SWEEP: SweepSpec,
     "noc": NocSpec,
+    "sram": SramSpec,
     "system": SystemSpec,
+    "topology": TopologySpec,
 }
 
 

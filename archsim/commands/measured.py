@@ -84,10 +84,10 @@ DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A measured row: the operators it stands for, or a collective (operation, devices, bytes)."""
+    """A measured row: the operators it stands for, or a collective (operation, devices, bytes, number format)."""
 
     operators: tuple[Operator, ...]
-    collective: tuple[str, int, int] | None = None
+    collective: tuple[str, int, int, str] | None = None
 
     @property
     def bytes_moved(self) -> int:
@@ -260,7 +260,8 @@ def _moe(row: Mapping[Any, Any]) -> Kernel:
 
 def _nccl(row: Mapping[Any, Any]) -> Kernel:
     devices, elements = _counts(row, "num_gpus", "message_size")
-    return Kernel((), (str(row["op_name"]), devices, _format(row["nccl_dtype"]).bytes(elements)))
+    fmt = _format(row["nccl_dtype"])
+    return Kernel((), (str(row["op_name"]), devices, fmt.bytes(elements), fmt.compute))
 
 
 _BUILDERS = {

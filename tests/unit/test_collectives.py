@@ -12,17 +12,22 @@ from archsim.fabric.collectives import (
     all_gather,
     all_reduce,
     all_to_all,
+    broadcast,
     collective,
     reduce_scatter,
 )
 from archsim.fabric.links import LinkSpec
+from archsim.fabric.operations import Algorithm
+from archsim.fabric.wires import Shape
 from archsim.system import load_system
 
+PROTOCOL = {"name": "only", "base_latency": "2 us", "step_latency": "500 ns", "data_share": 1}
 ONE_PROTOCOL = {
     "name": "plain",
     "bandwidth": "100 GB/s",
     "efficiency": 1,
-    "protocols": [{"name": "only", "base_latency": "2 us", "step_latency": "500 ns", "data_share": 1}],
+    "automatic": ["ring"],
+    "protocols": [PROTOCOL],
 }
 
 
@@ -38,7 +43,14 @@ def test_ring_closed_form(devices: int, message_bytes: int) -> None:
         time = operation(message_bytes, devices, link())
         latency_fs = 2 * 10**9 + steps * 500 * 10**6
         assert time == CollectiveTime(
-            latency_fs + steps * chunk_fs, latency_fs, steps * chunk_fs, steps * chunk, "only", steps, chunk
+            latency_fs + steps * chunk_fs,
+            latency_fs,
+            steps * chunk_fs,
+            steps * chunk,
+            "only",
+            steps,
+            chunk,
+            Algorithm.RING,
         )
 
 
@@ -77,10 +89,83 @@ def test_the_fastest_protocol_is_taken() -> None:
     assert chosen == ["LL", "LL128", "Simple"]
 
 
-def test_long_messages_reach_the_published_bus_bandwidth() -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "published"), [(Algorithm.RING, (365e9, 370e9)), (Algorithm.IN_NETWORK, (475e9, 485e9))]
+)
+def test_long_messages_reach_the_published_bus_bandwidth(algorithm: Algorithm, published: tuple[float, float]) -> None:
     size = 8 * 2**30
-    bus = 2 * 7 / 8 * size / (all_reduce(size, 8, load_h200x8_link()).total_fs / 1e15)
-    assert 365e9 <= bus <= 370e9
+    time = collective("all_reduce", 8, size, load_h200x8_link(), algorithm=algorithm)
+    assert published[0] <= 2 * 7 / 8 * size / (time.total_fs / 1e15) <= published[1]
+
+
+def test_auto_takes_the_fastest_that_the_library_has() -> None:
+    nvlink = load_h200x8_link()
+    for size in (2**10, 2**18, 2**22, 2**26, 2**30):
+        asked = [collective("all_reduce", 8, size, nvlink, algorithm=choice) for choice in nvlink.automatic]
+        assert all_reduce(size, 8, nvlink).total_fs == min(time.total_fs for time in asked)
+    assert all_reduce(2**28, 8, nvlink).algorithm is Algorithm.IN_NETWORK
+
+
+def test_a_switch_adds_only_formats_that_it_knows() -> None:
+    nvlink = load_h200x8_link()
+    assert collective("all_reduce", 8, 2**28, nvlink, fmt="int8").algorithm is Algorithm.RING
+    assert collective("all_reduce", 8, 2**28, nvlink, fmt="bf16").algorithm is Algorithm.IN_NETWORK
+
+
+def test_a_link_may_prescribe_the_algorithm() -> None:
+    slow = link().model_copy(update={"algorithm": Algorithm.TREE})
+    assert all_reduce(8000, 8, slow).steps == 6
+    assert collective("all_reduce", 8, 8000, slow, algorithm=Algorithm.RING).steps == 14
+
+
+def test_what_a_link_prescribes_holds_where_it_can() -> None:
+    """A tree has no all-gather; asked for it by name, that is an error."""
+    tree = link().model_copy(update={"algorithm": Algorithm.TREE})
+    assert all_gather(8000, 8, tree).algorithm is Algorithm.RING
+    with pytest.raises(UserError, match="tree can't do all_gather"):
+        collective("all_gather", 8, 8000, tree, algorithm=Algorithm.TREE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"algorithm": "hierarchical"}, "no groups to go through"),
+        ({"automatic": ["ring", "in_network"]}, "no switch that adds"),
+        ({"peers": {"short": "only", "long": "other", "up_to": "1 B"}}, "no protocol 'other'"),
+    ],
+)
+def test_links_that_contradict_themselves(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LinkSpec.model_validate({**ONE_PROTOCOL, **changes})
+
+
+def test_short_messages_get_few_channels() -> None:
+    """One channel for every 100 bytes, ten in all: to 1000 bytes the time of the bytes does not grow."""
+    few = {**ONE_PROTOCOL, "channels": 10, "protocols": [{**PROTOCOL, "channel_bytes": "100 B"}]}
+    times = [
+        collective("all_gather", 2, size, LinkSpec.model_validate(few)).transfer_fs for size in (50, 100, 1000, 2000)
+    ]
+    assert times == [25 * 10_000 * 10, 50 * 10_000 * 10, 500 * 10_000, 1000 * 10_000]
+
+
+def test_neighbours_share_a_device_s_bandwidth() -> None:
+    """A ring of wires has half of it in each direction around; one of a thousand devices is no more work to time."""
+    around = link().model_copy(update={"shape": Shape.RING, "latency": 7})
+    time = all_reduce(8000, 8, around)
+    assert (time.latency_fs, time.transfer_fs) == (2 * 10**9 + 14 * (500 * 10**6 + 7), 14 * 1000 * 20_000)
+    assert all_reduce(8000, 2, around).transfer_fs == 2 * 4000 * 10_000
+    assert all_reduce(10**6, 1000, around).steps == 1998
+
+
+def test_a_chain_of_pieces_broadcasts() -> None:
+    """n - 1 hops, and the other n - 1 of the n pieces behind the first."""
+    time = broadcast(8000, 8, link())
+    assert (time.latency_fs, time.transfer_fs) == (2 * 10**9 + 7 * 500 * 10**6, 14 * 1000 * 10_000)
+
+
+def test_peers_use_the_protocol_for_their_share() -> None:
+    nvlink = load_h200x8_link()
+    assert [all_to_all(size, 8, nvlink).protocol for size in (8 * 2**14, 8 * 2**14 + 8)] == ["LL", "Simple"]
 
 
 def test_the_measured_files_spelling() -> None:
@@ -94,6 +179,8 @@ def test_bad_arguments() -> None:
         all_reduce(0, 2, link())
     with pytest.raises(UserError, match="at least 1 device"):
         all_reduce(8, 0, link())
+    with pytest.raises(UserError, match="at least 2 devices"):
+        link().network(1)
     for protocols, message in (([], "empty"), (ONE_PROTOCOL["protocols"] * 2, "stands twice")):  # type: ignore[operator]
         with pytest.raises(ValueError, match=message):
             LinkSpec.model_validate({**ONE_PROTOCOL, "protocols": protocols})

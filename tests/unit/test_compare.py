@@ -132,12 +132,12 @@ def test_collectives_go_to_their_own_predictor(tmp_path):
     path = write(tmp_path, [row])
     asked = []
 
-    def collective(name: str, devices: int, message_bytes: int) -> tuple[int, float]:
-        asked.append((name, devices, message_bytes))
+    def collective(name: str, devices: int, message_bytes: int, fmt: str) -> tuple[int, float]:
+        asked.append((name, devices, message_bytes, fmt))
         return FS_PER_MS, 0.0
 
     assert compare(path, one_ms, predict_collective=collective).latency.bias == 0.0
-    assert asked == [("all_reduce", 8, 2048)]
+    assert asked == [("all_reduce", 8, 2048, "fp16")]
     with pytest.raises(UserError, match="no links"):
         compare(path, one_ms)
 

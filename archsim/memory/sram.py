@@ -1,0 +1,230 @@
+"""On-chip SRAM: equal slices of banks, with conflicts counted exactly.
+
+The policy, which the driver (sram_device.py) and the cycle-by-cycle oracle (sram_oracle.py) both follow:
+
+- A device has `slices` equal slices. A stream is dealt over them evenly, so one is simulated and stands for all.
+- A slice has `banks` banks; word w lies in bank w mod banks. Each of a bank's `ports` starts an access of one word
+  every `bank_cycles` cycles.
+- The front end takes the accesses of a stream in groups of `read_lanes` (or `write_lanes`), in order. A group's
+  accesses queue at their banks; the next group starts when the last of them has left its port.
+- A word arrives `latency_cycles` (array and wires, rounded up) after it has left its port.
+- Streams of a transfer follow each other without a gap, and so do transfers, in the order of their submission.
+
+So a group takes max over banks of ceil(accesses of the bank / ports) x bank_cycles. With a stride s, any n consecutive
+accesses hit banks / gcd(s, banks) banks in turn: ceil(n x gcd / banks) accesses for the busiest, and the time of a
+whole stream is a product.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import accumulate
+from math import gcd
+from typing import Literal, Protocol
+
+import numpy as np
+from pydantic import model_validator
+
+from archsim.config.errors import UserError
+from archsim.config.schema import Spec
+from archsim.config.units import ByteCount, FrequencyHz, PicojoulePerBit, PositiveInt, TimeFs
+
+FS_PER_SECOND = 10**15
+
+
+class SramEnergySpec(Spec):
+    """Energy per bit: `read` and `write` in the bank, `wire` between bank and engine."""
+
+    read: PicojoulePerBit
+    write: PicojoulePerBit
+    wire: PicojoulePerBit
+
+
+class SramSpec(Spec):
+    """An SRAM of `capacity` bytes in all its slices; see the module's own text for what the numbers mean.
+
+    `array_latency` is the bank's, `wire_latency` that of the way between bank and engine."""
+
+    kind: Literal["sram"]
+    name: str
+    capacity: ByteCount
+    slices: PositiveInt
+    banks: PositiveInt
+    ports: PositiveInt
+    word: ByteCount
+    clock: FrequencyHz
+    bank_cycles: PositiveInt = 1
+    read_lanes: PositiveInt
+    write_lanes: PositiveInt
+    array_latency: TimeFs
+    wire_latency: TimeFs
+    energy: SramEnergySpec
+
+    @model_validator(mode="after")
+    def _check(self) -> SramSpec:
+        row = self.slices * self.banks * self.word
+        if self.capacity % row:
+            raise UserError(
+                f"{self.capacity} B are not a whole number of words in each of {self.slices * self.banks} banks",
+                expected=f"a multiple of {row} B",
+            )
+        return self
+
+    @property
+    def tick_fs(self) -> Fraction:
+        """Femtoseconds of a clock cycle."""
+        return Fraction(FS_PER_SECOND, self.clock)
+
+    @property
+    def words(self) -> int:
+        """Words of one slice."""
+        return self.capacity // (self.slices * self.word)
+
+    @property
+    def latency_cycles(self) -> int:
+        """From a word's leaving its port to its arrival."""
+        return -(-(self.array_latency + self.wire_latency) // self.tick_fs)
+
+    def lanes(self, write: bool) -> int:
+        """Accesses of a group."""
+        return self.write_lanes if write else self.read_lanes
+
+    def peak_bytes_per_second(self, *, write: bool = False) -> Fraction:
+        """Of all slices, with accesses that follow each other in address."""
+        cycles = group_cycles(self, self.lanes(write), 1)
+        return Fraction(self.slices * self.lanes(write) * self.word * self.clock, cycles)
+
+    def energy_pj(self, counts: SramCounts) -> float:
+        """Of counted accesses of all slices."""
+        reads, writes = (8 * self.word * self.slices * n for n in (counts.reads, counts.writes))
+        return reads * (self.energy.read + self.energy.wire) + writes * (self.energy.write + self.energy.wire)
+
+
+def group_cycles(spec: SramSpec, accesses: int, stride: int) -> int:
+    """Cycles of a group of consecutive accesses `stride` words apart."""
+    busiest = -(-accesses * gcd(stride, spec.banks) // spec.banks)
+    return -(-min(busiest, accesses) // spec.ports) * spec.bank_cycles
+
+
+# ---------------------------------------------------------------- what is asked of it
+
+
+class Stream(Protocol):
+    """Accesses of one slice, in order, all reads or all writes."""
+
+    @property
+    def write(self) -> bool: ...
+
+    @property
+    def accesses(self) -> int: ...
+
+    def groups(self, spec: SramSpec) -> Groups: ...
+
+    def word(self, index: int) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Strided:
+    """`accesses` words from `first` on, `stride` words apart (1: sequential)."""
+
+    first: int
+    accesses: int
+    stride: int = 1
+    write: bool = False
+
+    def word(self, index: int) -> int:
+        """The word of an access."""
+        return self.first + index * self.stride
+
+    def groups(self, spec: SramSpec) -> Groups:
+        """Equal groups, and a last one of what is left."""
+        lanes = spec.lanes(self.write)
+        whole, rest = divmod(self.accesses, lanes)
+        each = group_cycles(spec, lanes, self.stride)
+        return EqualGroups(whole, each, group_cycles(spec, rest, self.stride) if rest else 0)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Words in any order: table look-ups, pages, random accesses."""
+
+    addresses: tuple[int, ...]
+    write: bool = False
+
+    @property
+    def accesses(self) -> int:
+        """How many."""
+        return len(self.addresses)
+
+    def word(self, index: int) -> int:
+        """The word of an access."""
+        return self.addresses[index]
+
+    def groups(self, spec: SramSpec) -> Groups:
+        """Each group by its busiest bank."""
+        lanes = spec.lanes(self.write)
+        bank = np.asarray(self.addresses, np.int64) % spec.banks
+        group = np.arange(len(bank)) // lanes
+        _, counts = np.unique(group * spec.banks + bank, return_counts=True)
+        owner = np.unique(group * spec.banks + bank) // spec.banks
+        busiest = np.zeros(-(-len(bank) // lanes), np.int64)
+        np.maximum.at(busiest, owner, counts)
+        cycles = -(-busiest // spec.ports) * spec.bank_cycles
+        return ListedGroups(tuple(accumulate(int(each) for each in cycles)))
+
+
+class Groups(Protocol):
+    """When the groups of a stream end, in cycles from its start."""
+
+    @property
+    def cycles(self) -> int: ...
+
+    def ended(self, cycle: int) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EqualGroups:
+    """`whole` groups of `each` cycles, then one of `last` (0: none)."""
+
+    whole: int
+    each: int
+    last: int
+
+    @property
+    def cycles(self) -> int:
+        """Of all groups."""
+        return self.whole * self.each + self.last
+
+    def ended(self, cycle: int) -> int:
+        """Groups that have ended by then."""
+        if cycle >= self.cycles:
+            return self.whole + (self.last > 0)
+        return min(self.whole, cycle // self.each)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedGroups:
+    """Groups with the cycle in which each ends."""
+
+    ends: tuple[int, ...]
+
+    @property
+    def cycles(self) -> int:
+        """Of all groups."""
+        return self.ends[-1]
+
+    def ended(self, cycle: int) -> int:
+        """Groups that have ended by then."""
+        return bisect_right(self.ends, cycle)
+
+
+@dataclass(slots=True)
+class SramCounts:
+    """Events of one slice. busy_cycles = what groups would take without conflicts + conflict_cycles."""
+
+    reads: int = 0
+    writes: int = 0
+    busy_cycles: int = 0
+    conflict_cycles: int = 0

@@ -1,0 +1,144 @@
+"""The driver of an SRAM: streams in, completions and counts out, in closed form (the policy is in sram.py)."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from archsim.config.errors import UserError
+from archsim.memory.device import Completion
+from archsim.memory.sram import Gathered, Groups, SramCounts, SramSpec, Stream, group_cycles
+
+
+@dataclass(slots=True)
+class _Running:
+    """A stream under way: when it started and how many of its groups have been counted."""
+
+    job: int
+    stream: Stream
+    groups: Groups
+    last_of_job: bool
+    start: int = -1
+    counted: int = 0
+    counted_cycles: int = 0
+
+
+class SramDevice:
+    """An SRAM as the event core drives it: `submit`, then `advance` to the next completion or a horizon.
+
+    Time is in clock cycles, from `to_ticks` and `to_fs`. Times and counts are those of the oracle, in closed form."""
+
+    def __init__(self, spec: SramSpec) -> None:
+        self.spec = spec
+        self.counts = SramCounts()
+        self._now = 0
+        self._free = 0  # the cycle from which the front end takes the next stream
+        self._jobs = 0
+        self._queue: deque[_Running] = deque()
+        self._arriving: deque[Completion] = deque()
+
+    @property
+    def now(self) -> int:
+        """The cycle the device has been simulated to."""
+        return self._now
+
+    def to_ticks(self, fs: int) -> int:
+        """The first cycle at or after a time in femtoseconds."""
+        return -(-fs // self.spec.tick_fs)
+
+    def to_fs(self, tick: int) -> int:
+        """The time of a cycle in whole femtoseconds, rounded up."""
+        return -((-tick * self.spec.tick_fs.numerator) // self.spec.tick_fs.denominator)
+
+    def accesses(self, size_bytes: int) -> int:
+        """Accesses of every slice that hold `size_bytes`."""
+        return -(-size_bytes // (self.spec.slices * self.spec.word))
+
+    def submit(self, *streams: Stream) -> int:
+        """Queue a transfer of streams now; its job number, which comes back in a `Completion`.
+
+        Raises UserError for a transfer without accesses and for words beyond the capacity."""
+        if not any(stream.accesses for stream in streams):
+            raise UserError("a transfer without accesses", expected="at least one word")
+        for stream in streams:
+            self._check(stream)
+        job, self._jobs = self._jobs, self._jobs + 1
+        moving = [stream for stream in streams if stream.accesses]
+        for stream in moving:
+            self._queue.append(_Running(job, stream, stream.groups(self.spec), stream is moving[-1]))
+        self._free = max(self._free, self._now)
+        return job
+
+    def advance(self, until: int | None = None) -> Completion | None:
+        """Simulate to the next completion or to cycle `until` (None: as long as it takes), whichever is first."""
+        while self._queue and not self._arriving:
+            if until is not None and self._free_after_head() > until:
+                break
+            self._finish_head()
+        if self._arriving and (until is None or self._arriving[0].tick <= until):
+            done = self._arriving.popleft()
+            self._move_to(max(self._now, done.tick))
+            return done
+        if until is not None:
+            self._move_to(max(self._now, until))
+        return None
+
+    def _free_after_head(self) -> int:
+        head = self._queue[0]
+        return (self._free if head.start < 0 else head.start) + head.groups.cycles
+
+    def _finish_head(self) -> None:
+        """The front end is through with the first stream; its last word is on its way."""
+        head = self._queue[0]
+        self._start(head)
+        end = head.start + head.groups.cycles
+        self._count(head, end)
+        self._queue.popleft()
+        self._free = end
+        if head.last_of_job:
+            self._arriving.append(Completion(head.job, end + self.spec.latency_cycles))
+
+    def _move_to(self, tick: int) -> None:
+        """Let time pass; groups that end on the way are counted."""
+        self._now = tick
+        while self._queue and self._free_after_head() <= tick:
+            self._finish_head()
+        if self._queue:
+            self._start(self._queue[0])
+            self._count(self._queue[0], tick)
+
+    def _start(self, head: _Running) -> None:
+        if head.start < 0:
+            head.start = self._free
+
+    def _count(self, head: _Running, tick: int) -> None:
+        elapsed = tick - head.start
+        ended = head.groups.ended(elapsed)
+        lanes = self.spec.lanes(head.stream.write)
+        served = min(ended * lanes, head.stream.accesses) - min(head.counted * lanes, head.stream.accesses)
+        if head.stream.write:
+            self.counts.writes += served
+        else:
+            self.counts.reads += served
+        cycles = min(elapsed, head.groups.cycles)
+        self.counts.busy_cycles += cycles - head.counted_cycles
+        if elapsed >= head.groups.cycles:
+            groups = head.groups.ended(head.groups.cycles)
+            whole = head.stream.accesses // lanes
+            ideal = whole * group_cycles(self.spec, lanes, 1)
+            if groups > whole:
+                ideal += group_cycles(self.spec, head.stream.accesses - whole * lanes, 1)
+            self.counts.conflict_cycles += head.groups.cycles - ideal
+        head.counted, head.counted_cycles = ended, cycles
+
+    def _check(self, stream: Stream) -> None:
+        words = (stream.addresses if isinstance(stream, Gathered) else _ends(stream)) if stream.accesses else ()
+        for word in words:
+            if not 0 <= word < self.spec.words:
+                raise UserError(
+                    f"word {word} of a slice of {self.spec.name}", expected=f"0 to {self.spec.words - 1}, its capacity"
+                )
+
+
+def _ends(stream: Stream) -> tuple[int, int]:
+    return stream.word(0), stream.word(stream.accesses - 1)
