@@ -11,8 +11,18 @@ from archsim.kernels.pim_oracle import PimOracle
 from archsim.kernels.pim_program import Lane, PimProgram, assemble
 from archsim.kernels.pim_repeat import new_history
 from archsim.kernels.pim_rules import Banks, Bus, Distance, PimCommand, PimRules, Role, Scope, Targets
-from archsim.kernels.pim_tables import COUNTS, DONE, FINISH, LOG_LENGTH, NOW, REFRESH_STALL, SKIPPED, STALLED
-from archsim.kernels.pim_tables import compile_rules, new_state
+from archsim.kernels.pim_tables import (
+    COUNTS,
+    DONE,
+    FINISH,
+    LOG_LENGTH,
+    NOW,
+    REFRESH_STALL,
+    SKIPPED,
+    STALLED,
+    compile_rules,
+    new_state,
+)
 
 HORIZON = 1 << 40
 

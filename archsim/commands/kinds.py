@@ -14,6 +14,7 @@ from archsim.config.loading import load_spec
 from archsim.config.schema import Spec
 from archsim.experiment import ExperimentSpec, load_experiment
 from archsim.fabric.links import LinkSpec
+from archsim.memory.pim import PimSpec
 from archsim.memory.standard import DramStandard
 from archsim.system import SystemSpec
 
@@ -23,6 +24,7 @@ KINDS: Mapping[str, type[Spec]] = {
     EXPERIMENT: ExperimentSpec,
     "link": LinkSpec,
     "memory": DramStandard,
+    "pim": PimSpec,
     "system": SystemSpec,
 }
 

@@ -106,10 +106,11 @@ def settle(state, shape, table, code):  # type: ignore[no-untyped-def]
 @inlined
 def all_ended(state, shape, code):  # type: ignore[no-untyped-def]
     """Whether no lane has anything left. A refresh under way is finished by the next program."""
+    ended = 0
     for lane in range(shape.lanes):
-        if instruction(state, code, lane, OP) != END:
-            return False
-    return True
+        if instruction(state, code, lane, OP) == END:
+            ended += 1
+    return ended == shape.lanes
 
 
 @inlined
@@ -128,10 +129,11 @@ def first_lane(state, shape, table, code):  # type: ignore[no-untyped-def]
 @inlined
 def any_open(state, shape):  # type: ignore[no-untyped-def]
     """Whether any row is open."""
+    found = 0
     for row_set in range(shape.row_sets):
         if state[shape.rows + row_set] >= 0:
-            return True
-    return False
+            found += 1
+    return found > 0
 
 
 @inlined

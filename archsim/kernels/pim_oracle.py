@@ -157,7 +157,9 @@ class PimOracle:
             return True
         if step.op is Op.ISSUE and self.rules.commands[step.command].role is Role.CLOSE:
             sets = self._sets(step)
-            if all(row_set in self.rows and self.rows[row_set].closed and not self.rows[row_set].uses for row_set in sets):
+            if all(
+                row_set in self.rows and self.rows[row_set].closed and not self.rows[row_set].uses for row_set in sets
+            ):
                 for row_set in sets:
                     del self.rows[row_set]
                 lane.at += 1

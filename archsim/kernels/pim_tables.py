@@ -111,11 +111,7 @@ def compile_rules(rules: PimRules, lanes: int) -> PimTables:
     effects = [_effects(rules, command, instance) for command, instance in targets]
     rows = [rules.row_sets(rules.commands[command], instance) for command, instance in targets]
     ranks = [_ranks(rules, command, instance) for command, instance in targets]
-    kinds = [
-        kind
-        for kind, (of, _) in enumerate(rules.row_kinds)
-        for _ in range(rules.banks.instances(of))
-    ]
+    kinds = [kind for kind, (of, _) in enumerate(rules.row_kinds) for _ in range(rules.banks.instances(of))]
     parts: list[tuple[str, list[int]]] = [
         ("effect_start", _starts(effects)),
         ("row_start", _starts(rows)),
@@ -133,7 +129,8 @@ def compile_rules(rules: PimRules, lanes: int) -> PimTables:
         ("effect_ticks", [ticks for part in effects for _, ticks in part]),
         ("row_index", [row for part in rows for row in part]),
     ]
-    offsets, words = {}, []
+    offsets: dict[str, int] = {}
+    words: list[int] = []
     for name, values in parts:
         offsets[name] = len(words)
         words += values

@@ -133,7 +133,7 @@ class PimUnits(Spec):
     def _check(self) -> "PimUnits":
         if self.outputs_per_input_load > self.accumulators:
             raise UserError(
-                f"outputs_per_input_load = {self.outputs_per_input_load}, but a unit has {self.accumulators} accumulators",
+                f"outputs_per_input_load = {self.outputs_per_input_load}, a unit has {self.accumulators} accumulators",
                 expected="at most `accumulators`",
             )
         return self
@@ -183,7 +183,7 @@ class PimEnergy(Spec):
 
 
 class PimSpec(Spec):
-    """A memory with processing in it. `pipelined` lets moves of one head overlap the MACs of another (attention)."""
+    """A memory with processing in it: all that the kernel, the layouts and the programs of its family need."""
 
     name: str
     family: PimFamily
@@ -208,12 +208,12 @@ class PimSpec(Spec):
     @property
     def peak_bytes_per_second(self) -> Fraction:
         """What the units of the device read from their banks with MACs back to back."""
-        mac = self.rules_table().index(self.mac_command)
         table = self.rules_table()
-        gap = max(
-            (d.ticks for d in table.distances if d.before == mac and d.after == mac and d.scope is Scope.CHANNEL),
-            default=1,
-        )
+        mac = table.index(self.mac_command)
+        # A MAC on many banks meets itself in every scope; one on a single bank may go to another rank each time.
+        wide = table.commands[mac].targets is not Targets.BANK
+        gaps = [d for d in table.distances if d.before == mac and d.after == mac]
+        gap = max((d.ticks for d in gaps if wide or d.scope is Scope.CHANNEL), default=1)
         return Fraction(self.bytes_per_mac * self.organisation.channels * self.clock, gap)
 
     @property

@@ -1,8 +1,9 @@
 """Attention on AttAcc and on logic-die PIM: scores, softmax on the buffer die, context; two heads in a pipeline.
 
 Four lanes: rows open as soon as their banks allow and close as soon as they are used up; MACs; and moves (input to the
-units' buffers, results to the softmax unit and back), which overlap the MACs. A fence after every sixteen keys holds MACs and moves together. While
-one head's scores are multiplied the other's query is written; while one does softmax the other multiplies.
+units' buffers, results to the softmax unit and back), which overlap the MACs. A fence after every sixteen keys holds
+MACs and moves together. While one head's scores are multiplied the other's query is written; while one does softmax
+the other multiplies.
 """
 
 from __future__ import annotations
@@ -10,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import zip_longest
 
 from archsim.kernels.pim_program import Lane, assemble
 from archsim.kernels.pim_rules import PimRules, Targets
 from archsim.memory.pim import PimPlacement, PimSpec
 from archsim.memory.pim_layout import HeadLayout, ceil_div
-from archsim.memory.pim_programs import PimWork
+from archsim.memory.pim_programs import PimWork, head_load, passes_of
 
 MACS_AND_MOVES = 0b1100
 KEYS_PER_GROUP = 16
@@ -70,6 +70,7 @@ class HeadProgram:
         self._banks = rules.banks.instances(targets)
         self._one_bank = targets is Targets.BANK
         self._columns = spec.organisation.columns
+        self._spread = 0 if spec.placement is PimPlacement.BUFFER_DIE else 1
         self._group = spec.organisation.banks_per_group
         self.opens, self.closes, self.macs, self.moves = Lane(rules), Lane(rules), Lane(rules), Lane(rules)
 
@@ -128,9 +129,9 @@ class HeadProgram:
         """Groups of MACs; beside each the results of the group before and other moves; a fence after each."""
         self._open_and_close(sum(macs))
         first = 0
-        for number, (count, others) in enumerate(zip_longest(macs, beside[: len(macs)], fillvalue=[])):
-            assert isinstance(count, int) and isinstance(others, list)
+        for number, count in enumerate(macs):
             first = self._multiply(first, count)
+            others = beside[number] if number < len(beside) else []
             self._move(([(move, moves)] if number else []) + others)
             self._fence()
 
@@ -173,32 +174,34 @@ class HeadProgram:
 
     def _move(self, moves: Moves) -> None:
         for name, count in moves:
-            spread = name in ("MVSB", "MVGB")
-            self.moves.issue(name, count, 0, 1 if spread else 0)
+            self.moves.issue(name, count, 0, self._spread if name in ("MVSB", "MVGB") else 0)
 
     def _fence(self) -> None:
         self.macs.fence(MACS_AND_MOVES)
         self.moves.fence(MACS_AND_MOVES)
 
 
-def head_attention(spec: PimSpec, rules: PimRules, heads: int, passes: int, context: int, head_dim: int) -> PimWork:
-    """`heads` KV heads, each read `passes` times, a head on one channel."""
+def head_attention(spec: PimSpec, rules: PimRules, heads: int, queries: int, context: int, head_dim: int) -> PimWork:
+    """`heads` KV heads of `queries` query heads each, a KV head on one channel."""
     layout = HeadLayout(spec, context, head_dim)
-    work = head_work(layout, 1)
+    passes, tokens = passes_of(spec, queries)
+    work = head_work(layout, tokens)
     program = HeadProgram(spec, rules)
     per_channel = ceil_div(heads, spec.organisation.channels) * passes
     program.pairs(work, per_channel // 2)
     if per_channel % 2:
         program.single(work)
     padding = heads * passes * layout.padding_bytes
-    macs = 2 * heads * passes * context * head_dim
-    return PimWork(assemble(program.lanes), min(heads, spec.organisation.channels), padding, macs)
+    macs = 2 * heads * queries * context * head_dim
+    channels = spec.organisation.channels
+    return PimWork(assemble(program.lanes), min(heads, channels), padding, macs, head_load(heads, channels))
 
 
-def head_gemv(spec: PimSpec, rules: PimRules, outputs: int, inputs: int, passes: int) -> PimWork:
-    """(outputs x inputs) by a vector: outputs over channels and parts, inputs over the banks of a part and, if they
+def head_gemv(spec: PimSpec, rules: PimRules, outputs: int, inputs: int, vectors: int) -> PimWork:
+    """(outputs x inputs) by `vectors`: outputs over channels and parts, inputs over the banks of a part and, if they
     don't fit the units' input buffers together, one filling after the other."""
     channels = spec.organisation.channels
+    passes, tokens = passes_of(spec, vectors)
     lanes = HeadLayout(spec, 1, spec.units.multipliers * spec.organisation.banks_per_group).splits
     granule = lanes * spec.units.multipliers
     filling = spec.units.input_buffer // spec.organisation.burst_bytes * granule
@@ -209,13 +212,11 @@ def head_gemv(spec: PimSpec, rules: PimRules, outputs: int, inputs: int, passes:
     for _ in range(passes):
         for begin in range(0, padded, filling):
             layout = HeadLayout(spec, per_channel, min(filling, padded - begin))
-            work = head_work(layout, 1)
+            work = head_work(layout, tokens)
             program.product(work.query, work.score_macs, work.score_moves)
             read += layout.keys * layout.parts * layout.head_dim * channels
     padding = (read - passes * outputs * inputs) * spec.units.element_bytes
-    return PimWork(
-        assemble(program.lanes), channels, padding, passes * outputs * inputs
-    )
+    return PimWork(assemble(program.lanes), channels, padding, vectors * outputs * inputs)
 
 
 def _shares(total: int, groups: int) -> list[int]:

@@ -29,11 +29,12 @@ from archsim.kernels.pim_tables import (
 from archsim.memory.pim import PimFamily, PimSpec, RoleName
 from archsim.memory.pim_attacc import head_attention, head_gemv
 from archsim.memory.pim_hbm import register_gemv
-from archsim.memory.pim_layout import ceil_div, check_sizes
+from archsim.memory.pim_layout import check_sizes
 from archsim.memory.pim_programs import PimWork, row_attention, row_gemv
 
 HORIZON = 1 << 50
 HEAD_FAMILIES = (PimFamily.ATTACC, PimFamily.LOGIC_PIM)
+NOT_BY_ROWS = (*HEAD_FAMILIES, PimFamily.HBM_PIM)
 
 
 @dataclass(frozen=True)
@@ -76,16 +77,19 @@ class PimDevice:
         self.rules = spec.rules_table()
         self._fast_forward = fast_forward
 
-    def gemv(self, outputs: int, inputs: int, *, tokens: int = 1, log: int = 0) -> PimResult:
-        """A matrix of outputs x inputs by `tokens` vectors. Raises UserError if it does not fit."""
+    def gemv(self, outputs: int, inputs: int, *, tokens: int = 1, reads: int = 0, log: int = 0) -> PimResult:
+        """A matrix of outputs x inputs by `tokens` vectors, beside `reads` rows of normal reads on every channel.
+
+        Raises UserError if it does not fit, or for reads on a device whose preset has no commands for them."""
         check_sizes(outputs=outputs, inputs=inputs, tokens=tokens)
-        passes = ceil_div(tokens, self.spec.units.tokens_per_read)
+        if reads and (self.spec.family in NOT_BY_ROWS or not {"ACT", "RD", "PRE"} <= self.spec.commands.keys()):
+            raise UserError(f"{self.spec.name} has no normal reads beside PIM", expected="a preset such as 'neupims'")
         if self.spec.family is PimFamily.HBM_PIM:
-            work = register_gemv(self.spec, self.rules, outputs, inputs, passes)
+            work = register_gemv(self.spec, self.rules, outputs, inputs, tokens)
         elif self.spec.family in HEAD_FAMILIES:
-            work = head_gemv(self.spec, self.rules, outputs, inputs, passes)
+            work = head_gemv(self.spec, self.rules, outputs, inputs, tokens)
         else:
-            work = row_gemv(self.spec, self.rules, outputs, inputs, passes)
+            work = row_gemv(self.spec, self.rules, outputs, inputs, tokens, reads)
         return self.run(work, log=log)
 
     def attention(
@@ -99,23 +103,23 @@ class PimDevice:
         check_sizes(heads=heads, kv_heads=kv_heads, context=context, head_dim=head_dim)
         if heads % kv_heads:
             raise UserError(f"{heads} heads can't share {kv_heads} KV heads", expected="a divisor of the heads")
-        passes = ceil_div(heads // kv_heads, self.spec.units.tokens_per_read)
+        queries = heads // kv_heads
         if self.spec.family is PimFamily.HBM_PIM:
             raise UserError(
                 f"{self.spec.name} has no attention: its units have no softmax and the host would reduce every score",
                 expected="a device of another family",
             )
         if self.spec.family in HEAD_FAMILIES:
-            work = head_attention(self.spec, self.rules, kv_heads, passes, context, head_dim)
+            work = head_attention(self.spec, self.rules, kv_heads, queries, context, head_dim)
         else:
-            work = row_attention(self.spec, self.rules, kv_heads, passes, context, head_dim)
+            work = row_attention(self.spec, self.rules, kv_heads, queries, context, head_dim)
         return self.run(work, log=log)
 
     def run(self, work: PimWork, *, log: int = 0) -> PimResult:
         """Run a program; `log` is the number of commands to record. Raises UserError if it can't go on."""
         state, rows = run_program(self.spec, work.program, log=log, fast_forward=self._fast_forward)
         counts = {name: int(state[COUNTS + k]) for k, name in enumerate(self.spec.commands)}
-        read_bytes = counts[self.spec.mac_command] * self.spec.bytes_per_mac * work.channels
+        read_bytes = int(counts[self.spec.mac_command] * self.spec.bytes_per_mac * work.channels * work.load)
         return PimResult(
             ticks=int(state[FINISH]),
             clock_fs=self.spec.clock_fs,
@@ -143,14 +147,20 @@ class PimDevice:
                 activates += counts[name] * len(banks.footprint(command.targets, 0)) * organisation.pseudo_channels
             if name in ("WRGB", "RDRES"):
                 pin_bursts += counts[name]
-        pin_bits = 8 * pin_bursts * organisation.burst_bytes * work.channels
-        cells = read_bytes // self.spec.units.element_bytes
+        channels = float(work.channels * work.load)
+        pin_bits = 8 * pin_bursts * organisation.burst_bytes * channels
         return (
-            activates * work.channels * energy.activate
+            activates * channels * energy.activate
             + 8 * read_bytes * energy.read
             + pin_bits * energy.pins
-            + cells * energy.mac
+            + self._done_macs(work, read_bytes) * energy.mac
         )
+
+    def _done_macs(self, work: PimWork, read_bytes: int) -> float:
+        """Multiply-accumulates that the units do, those on padding included."""
+        elements = read_bytes // self.spec.units.element_bytes
+        useful = elements - work.padding_bytes // self.spec.units.element_bytes
+        return elements * work.macs / useful
 
 
 def run_program(

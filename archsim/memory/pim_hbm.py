@@ -1,7 +1,8 @@
 """HBM-PIM: GEMV with eight registers of inputs and eight of results per unit, a unit for every two banks.
 
-Even banks first, then odd ones, as the host's kernel goes. Everything is issued as ordinary reads and writes, in order, with a fence after every
-eight; registers are reached by writing to a reserved row of the odd banks, so that row and the data rows of the odd banks take turns.
+Even banks first, then odd ones, as the host's kernel goes. Everything is issued as ordinary reads and writes, in order,
+with a fence after every eight; registers are reached by writing to a reserved row of the odd banks, so that row and the
+data rows of the odd banks take turns.
 """
 
 from __future__ import annotations
@@ -29,20 +30,19 @@ def register_gemv(spec: PimSpec, rules: PimRules, outputs: int, inputs: int, pas
     _write(lane, "WRCRF", PROGRAM_WRITES)
     tiles = layout.input_tiles
     per_row = spec.organisation.columns
-    with lane.loop(passes):
-        with lane.loop(layout.output_tiles):
-            _switch(lane, "start")
-            for slot in (EVEN, ODD):
-                turns = (tiles - slot + 1) // 2
-                if turns:
-                    with lane.loop(turns):
-                        _write(lane, "WRGRF", layout.REGISTERS)
-                        _read_tile(lane, slot, layout.tile_bursts, per_row)
-            lane.issue("ACTU", 1, ODD, uses=layout.REGISTERS)
-            lane.issue("WRBANK", layout.REGISTERS, ODD)
-            lane.fence(FENCE_ALONE)
-            lane.issue("PREU", 1, ODD)
-            _switch(lane, "stop")
+    with lane.loop(passes), lane.loop(layout.output_tiles):
+        _switch(lane, "start")
+        for slot in (EVEN, ODD):
+            turns = (tiles - slot + 1) // 2
+            if turns:
+                with lane.loop(turns):
+                    _write(lane, "WRGRF", layout.REGISTERS)
+                    _read_tile(lane, slot, layout.tile_bursts, per_row)
+        lane.issue("ACTU", 1, ODD, uses=layout.REGISTERS)
+        lane.issue("WRBANK", layout.REGISTERS, ODD)
+        lane.fence(FENCE_ALONE)
+        lane.issue("PREU", 1, ODD)
+        _switch(lane, "stop")
     _switch(lane, "leave")
     _park(lane, spec, banks=2)
     channels = spec.organisation.channels

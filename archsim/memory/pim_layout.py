@@ -121,6 +121,12 @@ class RegisterLayout:
 
     def __post_init__(self) -> None:
         check_sizes(outputs=self.outputs, inputs=self.inputs)
+        if self.spec.units.banks_per_unit != 2 or self.spec.organisation.columns % self.REGISTERS:
+            raise UserError(
+                f"{self.spec.name}: units of {self.spec.units.banks_per_unit} banks with rows of "
+                f"{self.spec.organisation.columns} bursts",
+                expected=f"two banks a unit, and rows of a multiple of {self.REGISTERS} bursts",
+            )
         if self.rows > self.spec.organisation.rows // 2:
             raise UserError(
                 f"a matrix of {self.outputs} x {self.inputs} takes {self.rows} rows of each bank, a bank has "
@@ -219,7 +225,7 @@ class HeadLayout:
 
     @property
     def parts(self) -> int:
-        """Units that split the context: every bank group, or every pseudo-channel if the units are on the buffer die."""
+        """Units that split the context: every bank group, or every pseudo-channel for units on the buffer die."""
         organisation = self.spec.organisation
         groups = organisation.ranks * organisation.bank_groups if self.spec.placement != "buffer_die" else 1
         return organisation.pseudo_channels * groups

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
 from archsim.kernels.pim_program import Lane, PimProgram, assemble
 from archsim.kernels.pim_rules import PimRules
@@ -21,11 +22,25 @@ class PimWork:
 
     program: PimProgram
     channels: int
-    """Channels that run it."""
+    """Channels that do any of it."""
     padding_bytes: int
     """Bytes that all channels read and that are no element."""
     macs: int
     """Multiply-accumulates asked for, of all channels."""
+    load: Fraction = Fraction(1)
+    """What the mean of these channels does of the busiest one's work."""
+
+
+def head_load(heads: int, channels: int) -> Fraction:
+    """`PimWork.load` of heads that go to channels in turn."""
+    used = min(heads, channels)
+    return Fraction(heads, used * ceil_div(heads, channels))
+
+
+def passes_of(spec: PimSpec, vectors: int) -> tuple[int, int]:
+    """(times that weights are read, vectors that one reading serves) for so many input vectors."""
+    together = min(spec.units.tokens_per_read, vectors)
+    return ceil_div(vectors, together), together
 
 
 class RowGemv:
@@ -56,8 +71,8 @@ class RowGemv:
                 part()
             assert before == (self._row_open, self._register_mode)
 
-    def finish(self) -> None:
-        """Close the last row and leave the register mode."""
+    def close(self) -> None:
+        """Close the last row, for others to use its banks."""
         self._set_mode(registers=False)
         self._close()
 
@@ -120,19 +135,38 @@ class RowGemv:
             self._row_open = False
 
 
-def row_gemv(spec: PimSpec, rules: PimRules, outputs: int, inputs: int, passes: int) -> PimWork:
-    """(outputs x inputs) by a vector, `passes` times, the outputs shared out to all channels."""
+def row_gemv(spec: PimSpec, rules: PimRules, outputs: int, inputs: int, vectors: int, reads: int = 0) -> PimWork:
+    """(outputs x inputs) by `vectors`, the outputs shared out to all channels. Beside it, where the preset has the
+    commands, `reads` normal accesses of a row of one bank after the other, in a lane of their own."""
     layout = RowLayout(spec, outputs, inputs, spec.organisation.channels)
     lane = Lane(rules)
     gemv = RowGemv(spec, rules, lane)
-    gemv.repeat(passes, lambda: gemv.add(layout))
+    gemv.repeat(vectors, lambda: gemv.add(layout))
+    lanes = [lane]
+    if reads:
+        gemv.close()
+        lanes.append(_normal_reads(spec, rules, reads))
+    macs = vectors * outputs * inputs
+    return PimWork(assemble(lanes), spec.organisation.channels, vectors * layout.padding_bytes, macs)
 
-    macs = passes * outputs * inputs
-    return PimWork(assemble([lane]), spec.organisation.channels, passes * layout.padding_bytes, macs)
+
+def _normal_reads(spec: PimSpec, rules: PimRules, rows: int) -> Lane:
+    """Rows read in full, one bank after the other, bank groups first; the next row opens before the last is read."""
+    lane = Lane(rules)
+    columns, banks, groups = spec.organisation.columns, spec.organisation.banks, rules.banks.groups
+    order = [k % groups * spec.organisation.banks_per_group + k // groups for k in range(banks)]
+    for row in range(rows + 1):
+        if row < rows:
+            lane.issue("ACT", 1, order[row % banks], uses=columns)
+        if row:
+            lane.issue("RD", columns, order[(row - 1) % banks])
+            lane.issue("PRE", 1, order[(row - 1) % banks])
+    return lane
 
 
-def row_attention(spec: PimSpec, rules: PimRules, heads: int, passes: int, context: int, head_dim: int) -> PimWork:
-    """Scores and context of `heads` KV heads, each read `passes` times, a head on one channel. The host does softmax."""
+def row_attention(spec: PimSpec, rules: PimRules, heads: int, queries: int, context: int, head_dim: int) -> PimWork:
+    """Scores and context of `heads` KV heads of `queries` query heads each, a KV head on one channel. The host does
+    softmax, and each query reads its KV head anew."""
     channels = spec.organisation.channels
     keys = RowLayout(spec, context, head_dim, 1)
     values = RowLayout(spec, head_dim, context, 1)
@@ -143,7 +177,7 @@ def row_attention(spec: PimSpec, rules: PimRules, heads: int, passes: int, conte
         gemv.add(keys)
         gemv.add(values)
 
-    gemv.repeat(ceil_div(heads, channels) * passes, head)
-
-    padding = heads * passes * (keys.padding_bytes + values.padding_bytes)
-    return PimWork(assemble([lane]), min(heads, channels), padding, 2 * heads * passes * context * head_dim)
+    gemv.repeat(ceil_div(heads, channels) * queries, head)
+    padding = heads * queries * (keys.padding_bytes + values.padding_bytes)
+    macs = 2 * heads * queries * context * head_dim
+    return PimWork(assemble([lane]), min(heads, channels), padding, macs, head_load(heads, channels))
