@@ -2,7 +2,8 @@
 
 At a checkpoint (after a refresh; without refresh, where a loop goes around) everything that the future depends on is
 brought relative to now and compared, word for word, with earlier checkpoints. Where all words agree except the rounds
-left of one loop of each lane, the same commands follow again until one of these loops runs out.
+left of one loop of each lane, the same commands follow again until one of these loops runs out. Checkpoints stay valid
+over a skip: what was skipped has happened. So an inner loop is skipped first, and then the loop around it.
 """
 
 from __future__ import annotations
@@ -75,7 +76,6 @@ def skip_repeats(state, shape, code, history, until):  # type: ignore[no-untyped
         periods = sure_periods(state, shape, history, earlier, at, until)
         if periods > 0:
             go_on(state, shape, history, earlier, at, periods)
-            history[USED] = 0
             return
 
 
