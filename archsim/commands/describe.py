@@ -298,6 +298,7 @@ _CATEGORIES: Mapping[str, _Category] = {
     "systems": _Category(_preset_names("systems"), _preset("systems", "system")),
     "memories": _Category(_preset_names("memory"), _preset("memory", "memory")),
     "links": _Category(_preset_names("links"), _preset("links", "link")),
+    "pim devices": _Category(_preset_names("pim"), _preset("pim", "pim")),
     "models": _Category(lambda: {name: _model_title(name) for name in shipped_models()}, _model),
     "experiments": _Category(
         lambda: {name: _title_of(file) for name, file in shipped_experiments().items()}, _experiment

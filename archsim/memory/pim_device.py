@@ -30,7 +30,7 @@ from archsim.memory.pim import PimFamily, PimSpec, RoleName
 from archsim.memory.pim_attacc import head_attention, head_gemv
 from archsim.memory.pim_hbm import register_gemv
 from archsim.memory.pim_layout import check_sizes
-from archsim.memory.pim_programs import PimWork, row_attention, row_gemv
+from archsim.memory.pim_programs import PimWork, host_gemv, row_attention, row_gemv
 
 HORIZON = 1 << 50
 HEAD_FAMILIES = (PimFamily.ATTACC, PimFamily.LOGIC_PIM)
@@ -91,6 +91,15 @@ class PimDevice:
         else:
             work = row_gemv(self.spec, self.rules, outputs, inputs, tokens, reads)
         return self.run(work, log=log)
+
+    def host_gemv(self, outputs: int, inputs: int, *, log: int = 0) -> PimResult:
+        """The same product without PIM: what memory takes to read weights and input and to write the result.
+
+        Raises UserError on a device whose preset has no normal accesses."""
+        check_sizes(outputs=outputs, inputs=inputs)
+        if not {"ACT", "RD", "WR", "PRE"} <= self.spec.commands.keys():
+            raise UserError(f"{self.spec.name} has no normal accesses", expected="a preset such as 'hbm_pim'")
+        return self.run(host_gemv(self.spec, self.rules, outputs, inputs), log=log)
 
     def attention(
         self, heads: int, context: int, head_dim: int, *, kv_heads: int | None = None, log: int = 0

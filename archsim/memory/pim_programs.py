@@ -164,6 +164,43 @@ def _normal_reads(spec: PimSpec, rules: PimRules, rows: int) -> Lane:
     return lane
 
 
+def host_gemv(spec: PimSpec, rules: PimRules, outputs: int, inputs: int) -> PimWork:
+    """What memory does for (outputs x inputs) by a vector without PIM, as PIMSimulator's benchmark has it: weights and
+    input are read, partial results written, the input read again, the result written; each once the last is done."""
+    organisation = spec.organisation
+    channels = organisation.channels * organisation.pseudo_channels
+    host = _Host(spec, rules)
+    for name, elements in (("RD", outputs * inputs + inputs), ("WR", outputs), ("RD", inputs), ("WR", outputs)):
+        bursts = ceil_div(elements * spec.units.element_bytes, organisation.burst_bytes)
+        host.access(name, ceil_div(bursts, channels))
+    return PimWork(assemble(host.lanes), channels, 0, outputs * inputs)
+
+
+class _Host:
+    """Normal accesses: a row of a bank of every bank group at a time, bursts going around the groups."""
+
+    def __init__(self, spec: PimSpec, rules: PimRules) -> None:
+        self.lanes = [Lane(rules), Lane(rules), Lane(rules)]
+        self._rules = rules
+        self._organisation = spec.organisation
+        self._first = 0
+
+    def access(self, name: str, bursts: int) -> None:
+        """So many bursts, and then nothing until they are complete."""
+        opens, closes, accesses = self.lanes
+        groups, per_group = self._rules.banks.groups, self._organisation.banks_per_group
+        for begin in range(0, bursts, self._organisation.columns * groups):
+            take = min(bursts - begin, self._organisation.columns * groups)
+            for group in range(min(take, groups)):
+                bank = group * per_group + self._first
+                opens.issue("ACT", 1, bank, uses=ceil_div(take - group, groups))
+                closes.issue("PRE", 1, bank)
+            accesses.issue(name, take, self._first, per_group)
+            self._first = (self._first + 1) % per_group
+        for lane in self.lanes:
+            lane.fence(0b111, self._rules.commands[self._rules.index(name)].latency_ticks)
+
+
 def row_attention(spec: PimSpec, rules: PimRules, heads: int, queries: int, context: int, head_dim: int) -> PimWork:
     """Scores and context of `heads` KV heads of `queries` query heads each, a KV head on one channel. The host does
     softmax, and each query reads its KV head anew."""

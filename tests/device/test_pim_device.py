@@ -222,5 +222,7 @@ def test_work_that_does_not_fit_is_refused() -> None:
         aim.gemv(0, 5)
     with pytest.raises(UserError, match="no normal reads beside PIM"):
         aim.gemv(64, 64, reads=1)
+    with pytest.raises(UserError, match="has no normal accesses"):
+        aim.host_gemv(64, 64)
     with pytest.raises(UserError, match="has no attention"):
         PimDevice(load("hbm_pim")).attention(16, 2048, 128)

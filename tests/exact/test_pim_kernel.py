@@ -41,7 +41,7 @@ def test_kernel_equals_oracle(seed: int, refresh: bool, rounds: int) -> None:
     assert kernel.done != kernel.stalled
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(SEEDS, st.booleans(), st.integers(100, 2000), st.lists(st.integers(1, 50_000), max_size=5))
 def test_skipping_repeats_changes_nothing(seed: int, refresh: bool, rounds: int, cuts: list[int]) -> None:
     random = np.random.default_rng(seed)
@@ -68,7 +68,7 @@ def test_a_run_in_pieces_is_the_same_run(seed: int, cuts: list[int]) -> None:
     assert run_kernel(rules, program, log=True, cuts=tuple(sorted(cuts))) == run_kernel(rules, program, log=True)
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(SEEDS, st.booleans())
 def test_checker_finds_no_violation(seed: int, refresh: bool) -> None:
     random = np.random.default_rng(seed)

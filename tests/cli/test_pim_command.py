@@ -82,3 +82,10 @@ def test_mistakes_are_explained(invoke: Any, arguments: tuple[str, ...], message
     assert (code, out) == (2, "")
     assert message in err
     assert "Traceback" not in err
+
+
+def test_presets_are_described(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["archsim", "describe", "attacc_bank"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "tCCDAB" in capsys.readouterr().out
