@@ -92,7 +92,8 @@ def random_rules(random: np.random.Generator, refresh: bool) -> PimRules:
         distances=tuple(distances),
         faw_ticks=int(random.integers(1, 40)),
         shared_bus=bool(random.integers(0, 2)),
-        refresh_interval=int(random.integers(120, 400)) if refresh else 0,
+        # Long enough to close and to open all rows again: else nothing but refresh would go on.
+        refresh_interval=int(random.integers(120, 400)) + 50 * banks.total if refresh else 0,
         precharge_all=prea,
         refresh=ref,
     )

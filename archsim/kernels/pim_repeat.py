@@ -41,6 +41,7 @@ USED = 0  # words of the history: checkpoints seen so far, then one entry after 
 _TOTALS = MAX_COMMANDS + 4  # counts, refresh stall, fences, tick, hash
 _LOOP_WORDS = MAX_LANES * MAX_LOOP_DEPTH
 _HASH = MAX_COMMANDS + 3
+_MASK = (1 << 40) - 1  # the hash times its factor stays inside of 63 bits
 
 
 def new_history(shape: PimShape) -> NDArray[np.int64]:
@@ -123,8 +124,7 @@ def write_entry(state, shape, history, at):  # type: ignore[no-untyped-def]
         k += 1
     mixed = 0
     for word in range(begin, k):
-        mixed = (mixed ^ history[word]) * 1099511628211 & 0x7FFFFFFFFFFF
-        mixed ^= mixed >> 29
+        mixed = (mixed ^ (history[word] & _MASK)) * 1000003 & _MASK
     history[at + _HASH] = mixed
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -158,6 +162,41 @@ def test_programs_refuse_what_the_kernel_can_not_run() -> None:
         pass
     with pytest.raises(ValueError, match="5 lanes"):
         assemble([lane] * 5)
+
+
+PLAIN_PYTHON = """
+import numpy as np
+import pim_cases
+
+class Guarded(np.ndarray):
+    "An array that takes no negative index."
+    def __getitem__(self, at):
+        assert not isinstance(at, (int, np.integer)) or at >= 0, f"index {at}"
+        return super().__getitem__(at)
+    def __setitem__(self, at, value):
+        assert not isinstance(at, (int, np.integer)) or at >= 0, f"index {at}"
+        super().__setitem__(at, value)
+
+plain_state, plain_history = pim_cases.new_state, pim_cases.new_history
+pim_cases.new_state = lambda *arguments: plain_state(*arguments).view(Guarded)
+pim_cases.new_history = lambda *arguments: plain_history(*arguments).view(Guarded)
+for seed in range(12):
+    random = np.random.default_rng(seed)
+    rules = pim_cases.random_rules(random, seed % 2 == 0)
+    program = pim_cases.random_program(random, rules, 12)
+    expected = pim_cases.run_oracle(rules, program)
+    assert pim_cases.run_kernel(rules, program, log=True).log == expected.log, seed
+    assert pim_cases.run_kernel(rules, program, repeat=True).finish == expected.finish, seed
+"""
+
+
+def test_plain_python_stays_inside_its_arrays() -> None:
+    """Without compilation indices are checked; warnings (an overflow, say) are errors."""
+    root = Path(__file__).resolve().parents[2]
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"}
+    command = [sys.executable, "-W", "error", "-c", PLAIN_PYTHON]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_the_largest_of_two_distances_binds() -> None:
