@@ -174,7 +174,7 @@ def schema(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="energy, experiment, flash, link, memory, noc, sram, sweep, system or topology; all if left out."
+            help="energy, experiment, flash, link, memory, noc, pim, sram, sweep, system or topology; all if left out."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As without: the schema is JSON anyway.")] = False,
@@ -460,6 +460,31 @@ def flash(
     console = _console()
     for part in report.renderables():
         console.print(part)
+
+
+@app.command()
+def pim(
+    preset: Annotated[str, typer.Argument(help="A PIM preset's name or path, such as aim_gddr6 or attacc_bank.")],
+    gemv: Annotated[str | None, typer.Option(metavar="OUTxIN", help="A matrix by a vector.")] = None,
+    attention: Annotated[
+        str | None, typer.Option(metavar="HEADS,CONTEXT,D_HEAD", help="One token's attention over its KV cache.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(help="Vectors that the matrix is multiplied by.")] = 1,
+    kv_heads: Annotated[int | None, typer.Option(help="KV heads that the heads share; all if left out.")] = None,
+    reads: Annotated[int, typer.Option(min=0, help="Rows of normal reads beside a GEMV, on each channel.")] = 0,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A change to the preset; may be repeated.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a piece of work on processing-in-memory, command by command."""
+    from archsim.commands.pim import run_pim
+
+    report = run_pim(preset, gemv, attention, tokens=tokens, reads=reads, kv_heads=kv_heads, changes=changes or ())
+    if as_json:
+        _print_json(report.as_dict())
+    else:
+        _console(at_least=TABLE_COLUMNS).print(report.table())
 
 
 def _print_json(content: object) -> None:

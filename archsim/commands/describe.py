@@ -312,6 +312,7 @@ _CATEGORIES: Mapping[str, _Category] = {
     "networks": _Category(_preset_names("noc"), _preset("noc", "noc")),
     "sram": _Category(_preset_names("sram"), _preset("sram", "sram")),
     "topologies": _Category(_preset_names("topologies"), _preset("topologies", "topology")),
+    "pim devices": _Category(_preset_names("pim"), _preset("pim", "pim")),
     "models": _Category(lambda: {name: _model_title(name) for name in shipped_models()}, _model),
     "experiments": _Category(
         lambda: {name: _title_of(file) for name, file in shipped_experiments().items()}, _experiment

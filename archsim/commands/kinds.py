@@ -18,6 +18,7 @@ from archsim.fabric.noc_spec import NocSpec
 from archsim.fabric.wires import TopologySpec
 from archsim.memory.energy import MemoryEnergySpec
 from archsim.memory.flash import FlashStandard
+from archsim.memory.pim import PimSpec
 from archsim.memory.sram import SramSpec
 from archsim.memory.standard import DramStandard
 from archsim.sweep.plan import plan_sweep
@@ -36,6 +37,7 @@ KINDS: Mapping[str, type[Spec]] = {
     SWEEP: SweepSpec,
     "noc": NocSpec,
     "sram": SramSpec,
+    "pim": PimSpec,
     "system": SystemSpec,
     "topology": TopologySpec,
 }

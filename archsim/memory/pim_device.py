@@ -1,0 +1,187 @@
+"""The driver of a PIM device: work in, ticks and counts out.
+
+One channel is simulated and stands for all: each runs the same program, or, where work does not divide, less of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archsim.config.errors import UserError
+from archsim.kernels.pim import advance_pim
+from archsim.kernels.pim_program import PimProgram
+from archsim.kernels.pim_repeat import new_history
+from archsim.kernels.pim_tables import (
+    COUNTS,
+    FENCES,
+    FINISH,
+    LOG_LENGTH,
+    REFRESH_STALL,
+    SKIPPED,
+    STALLED,
+    compile_rules,
+    new_state,
+)
+from archsim.memory.pim import PimFamily, PimSpec, RoleName
+from archsim.memory.pim_attacc import head_attention, head_gemv
+from archsim.memory.pim_hbm import register_gemv
+from archsim.memory.pim_layout import check_sizes
+from archsim.memory.pim_programs import PimWork, host_gemv, row_attention, row_gemv
+
+HORIZON = 1 << 50
+HEAD_FAMILIES = (PimFamily.ATTACC, PimFamily.LOGIC_PIM)
+NOT_BY_ROWS = (*HEAD_FAMILIES, PimFamily.HBM_PIM)
+
+
+@dataclass(frozen=True)
+class PimResult:
+    """What one piece of work took. Counts are of one channel, the busiest; bytes and energy of the whole device.
+
+    `ticks` run from the first command to the completion of the last."""
+
+    ticks: int
+    clock_fs: Fraction
+    counts: dict[str, int]
+    channels: int
+    fences: int
+    refresh_stall_ticks: int
+    skipped_ticks: int
+    read_bytes: int
+    """Bytes that the units of all channels read, padding included."""
+    padding_bytes: int
+    macs: int
+    energy_pj: float | None
+    log: NDArray[np.int64]
+    """int64[n, 3]: tick, target, lane; empty unless asked for."""
+
+    @property
+    def duration_fs(self) -> int:
+        """Rounded up."""
+        return -(-self.ticks * self.clock_fs.numerator // self.clock_fs.denominator)
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Of what was asked for: padding is not counted."""
+        return (self.read_bytes - self.padding_bytes) / (self.duration_fs / 10**15)
+
+
+class PimDevice:
+    """A PIM device that does one piece of work after another, each from a channel at rest."""
+
+    def __init__(self, spec: PimSpec, *, fast_forward: bool = True) -> None:
+        self.spec = spec
+        self.rules = spec.rules_table()
+        self._fast_forward = fast_forward
+
+    def gemv(self, outputs: int, inputs: int, *, tokens: int = 1, reads: int = 0, log: int = 0) -> PimResult:
+        """A matrix of outputs x inputs by `tokens` vectors, beside `reads` rows of normal reads on every channel.
+
+        Raises UserError if it does not fit, or for reads on a device whose preset has no commands for them."""
+        check_sizes(outputs=outputs, inputs=inputs, tokens=tokens)
+        if reads and (self.spec.family in NOT_BY_ROWS or not {"ACT", "RD", "PRE"} <= self.spec.commands.keys()):
+            raise UserError(f"{self.spec.name} has no normal reads beside PIM", expected="a preset such as 'neupims'")
+        if self.spec.family is PimFamily.HBM_PIM:
+            work = register_gemv(self.spec, self.rules, outputs, inputs, tokens)
+        elif self.spec.family in HEAD_FAMILIES:
+            work = head_gemv(self.spec, self.rules, outputs, inputs, tokens)
+        else:
+            work = row_gemv(self.spec, self.rules, outputs, inputs, tokens, reads)
+        return self.run(work, log=log)
+
+    def host_gemv(self, outputs: int, inputs: int, *, log: int = 0) -> PimResult:
+        """The same product without PIM: what memory takes to read weights and input and to write the result.
+
+        Raises UserError on a device whose preset has no normal accesses."""
+        check_sizes(outputs=outputs, inputs=inputs)
+        if not {"ACT", "RD", "WR", "PRE"} <= self.spec.commands.keys():
+            raise UserError(f"{self.spec.name} has no normal accesses", expected="a preset such as 'hbm_pim'")
+        return self.run(host_gemv(self.spec, self.rules, outputs, inputs), log=log)
+
+    def attention(
+        self, heads: int, context: int, head_dim: int, *, kv_heads: int | None = None, log: int = 0
+    ) -> PimResult:
+        """Scores, softmax where the device has it, and context of one token's heads over its KV cache.
+
+        `kv_heads` (default: all) are shared by heads / kv_heads query heads each, which read them once per
+        `tokens_per_read`. Raises UserError for sizes that don't divide or don't fit."""
+        kv_heads = heads if kv_heads is None else kv_heads
+        check_sizes(heads=heads, kv_heads=kv_heads, context=context, head_dim=head_dim)
+        if heads % kv_heads:
+            raise UserError(f"{heads} heads can't share {kv_heads} KV heads", expected="a divisor of the heads")
+        queries = heads // kv_heads
+        if self.spec.family is PimFamily.HBM_PIM:
+            raise UserError(
+                f"{self.spec.name} has no attention: its units have no softmax and the host would reduce every score",
+                expected="a device of another family",
+            )
+        if self.spec.family in HEAD_FAMILIES:
+            work = head_attention(self.spec, self.rules, kv_heads, queries, context, head_dim)
+        else:
+            work = row_attention(self.spec, self.rules, kv_heads, queries, context, head_dim)
+        return self.run(work, log=log)
+
+    def run(self, work: PimWork, *, log: int = 0) -> PimResult:
+        """Run a program; `log` is the number of commands to record. Raises UserError if it can't go on."""
+        state, rows = run_program(self.spec, work.program, log=log, fast_forward=self._fast_forward)
+        counts = {name: int(state[COUNTS + k]) for k, name in enumerate(self.spec.commands)}
+        read_bytes = int(counts[self.spec.mac_command] * self.spec.bytes_per_mac * work.channels * work.load)
+        return PimResult(
+            ticks=int(state[FINISH]),
+            clock_fs=self.spec.clock_fs,
+            counts=counts,
+            channels=work.channels,
+            fences=int(state[FENCES]),
+            refresh_stall_ticks=int(state[REFRESH_STALL]),
+            skipped_ticks=int(state[SKIPPED]),
+            read_bytes=read_bytes,
+            padding_bytes=work.padding_bytes,
+            macs=work.macs,
+            energy_pj=self._energy_pj(counts, work, read_bytes),
+            log=rows,
+        )
+
+    def _energy_pj(self, counts: dict[str, int], work: PimWork, read_bytes: int) -> float | None:
+        """Counts times energy per event; None if the preset has no energies."""
+        energy = self.spec.energy
+        if energy is None:
+            return None
+        organisation, banks = self.spec.organisation, self.rules.banks
+        activates = pin_bursts = 0
+        for name, command in zip(self.spec.commands, self.rules.commands, strict=True):
+            if self.spec.commands[name].role is RoleName.OPEN:
+                activates += counts[name] * len(banks.footprint(command.targets, 0)) * organisation.pseudo_channels
+            if name in ("WRGB", "RDRES"):
+                pin_bursts += counts[name]
+        channels = float(work.channels * work.load)
+        pin_bits = 8 * pin_bursts * organisation.burst_bytes * channels
+        return (
+            activates * channels * energy.activate
+            + 8 * read_bytes * energy.read
+            + pin_bits * energy.pins
+            + self._done_macs(work, read_bytes) * energy.mac
+        )
+
+    def _done_macs(self, work: PimWork, read_bytes: int) -> float:
+        """Multiply-accumulates that the units do, those on padding included."""
+        elements = read_bytes // self.spec.units.element_bytes
+        useful = elements - work.padding_bytes // self.spec.units.element_bytes
+        return elements * work.macs / useful
+
+
+def run_program(
+    spec: PimSpec, program: PimProgram, *, log: int = 0, fast_forward: bool = True
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The state a program ends in, and its log. Raises UserError if its lanes wait for each other."""
+    rules = spec.rules_table()
+    tables = compile_rules(rules, program.lanes)
+    state = new_state(tables.shape, program)
+    history = new_history(tables.shape) if fast_forward and not log else np.zeros(0, np.int64)
+    rows = np.zeros((log, 3), np.int64)
+    advance_pim(state, tables.shape, tables.table, program.code, history, rows, HORIZON)
+    if state[STALLED]:
+        raise UserError(f"the program for {spec.name} can't go on: its lanes wait for each other's rows or fences")
+    return state, rows[: state[LOG_LENGTH]]
