@@ -11,7 +11,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,10 @@ METRICS_SHOWN = (
 """What is looked at if nothing is named: those of these that a run has; the first is what the table is sorted by."""
 STEP = "5%"
 LARGEST_STEP = Fraction(1, 2)
+SHOWN_FROM = 0.0005
+"""Smaller elasticities are shown as about zero."""
+KINK = 0.1
+"""How far the elasticities of the two sides may lie apart before a row says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,8 @@ class Elasticity:
 
     `low` or `high` is "" where the spec or the simulation refused that side, as `one_sided` then says; the
     difference is from the value itself to the other side. A metric that one of the sides lacks, or of which there is
-    no logarithm, has no entry."""
+    no logarithm, has no entry. `kinks` has, by metric, the elasticities below and above the value where these differ by
+    more than `KINK`, as they do where a tile shape, a protocol or a whole clock changes in between."""
 
     parameter: str
     along: tuple[str, ...]
@@ -54,6 +59,22 @@ class Elasticity:
     high: str
     by_metric: Mapping[str, float]
     one_sided: str = ""
+    kinks: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def shown(self, metric: str) -> str:
+        """ "+0.120", "-0.931*" where the sides differ, "0" if the metric didn't move, "≈0" if hardly, "–" for none."""
+        elasticity = self.by_metric.get(metric)
+        if elasticity is None:
+            return "–"
+        mark = "*" if metric in self.kinks else ""
+        if abs(elasticity) < SHOWN_FROM:
+            return ("0" if elasticity == 0 else "≈0") + mark
+        return f"{elasticity:+.3f}{mark}"
+
+    @property
+    def moved_to(self) -> str:
+        """ "5 and 7", "7 only"."""
+        return f"{self.low} and {self.high}" if self.low and self.high else f"{self.low or self.high} only"
 
 
 @dataclass(frozen=True)
@@ -101,6 +122,7 @@ class Elasticities:
                     "parameter": row.parameter, "with": list(row.along), "value": row.value,
                     "low": row.low, "high": row.high, "one_sided": row.one_sided,
                     "elasticity": dict(row.by_metric),
+                    "kinks": {name: {"below": below, "above": above} for name, (below, above) in row.kinks.items()},
                 }
                 for row in self.rows
             ],
@@ -121,9 +143,19 @@ class Elasticities:
         for name in self.metrics:
             table.add_column(name, justify="right", no_wrap=True)
         for row in self.rows:
-            cells = [short_path(row.parameter), row.value, moved_to(row)]
-            table.add_row(*map(escape, cells), *(signed(row.by_metric.get(name)) for name in self.metrics))
+            cells = [short_path(row.parameter), row.value, row.moved_to]
+            table.add_row(*map(escape, cells), *(row.shown(name) for name in self.metrics))
         return table
+
+    def remarks(self) -> list[str]:
+        """What has to be said of single rows: kinks, sides that were refused, parameters that were skipped."""
+        kinked = [
+            f"* {short_path(row.parameter)}: {metric} {below:+.3f} below {row.value}, {above:+.3f} above"
+            for row in self.rows
+            for metric, (below, above) in row.kinks.items()
+        ]
+        refused = [f"{short_path(row.parameter)}, one side only. {row.one_sided}" for row in self.rows if row.one_sided]
+        return [*kinked, *refused, *(f"{short_path(one.path)} is left out. {one.reason}" for one in self.skipped)]
 
     def page(self, path: str | Path) -> None:
         """Write the page: bars and the table (one file, works offline)."""
@@ -140,8 +172,7 @@ class Elasticities:
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{name}</th>" for name in ("parameter", "value", *self.metrics))
         cells = (
-            (short_path(row.parameter), row.value, *(signed(row.by_metric.get(name)) for name in self.metrics))
-            for row in self.rows
+            (short_path(row.parameter), row.value, *(row.shown(name) for name in self.metrics)) for row in self.rows
         )
         body = "".join(f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>" for row in cells)
         title = f"<strong>{html.escape(self.name)}</strong> · % of a metric per % of a parameter"
@@ -151,18 +182,6 @@ class Elasticities:
 def short_path(path: str) -> str:
     """A parameter's path without what all of them begin with."""
     return path.removeprefix("system.").removeprefix("device.")
-
-
-def signed(elasticity: float | None) -> str:
-    """ "+0.12", "-0.93", "0" if a metric didn't move at all, "–" if there is none."""
-    if elasticity is None:
-        return "–"
-    return "0" if elasticity == 0 else f"{elasticity:+.3f}"
-
-
-def moved_to(row: Elasticity) -> str:
-    """ "5 and 7", "7 only"."""
-    return f"{row.low} and {row.high}" if row.low and row.high else f"{row.low or row.high} only"
 
 
 def elasticities(
@@ -286,8 +305,9 @@ def _row(move: _Move, names: Sequence[str], base: Outcome, outcomes: Mapping[int
     )
     if not low_ok and not high_ok:
         return Skipped(move.parameter.path, refusals)
-    low = (move.low.number, ends[move.low.index].metrics) if low_ok else (first.number, base.metrics)
-    high = (move.high.number, ends[move.high.index].metrics) if high_ok else (first.number, base.metrics)
+    here: _Value = (first.number, base.metrics)
+    low: _Value = (move.low.number, ends[move.low.index].metrics) if low_ok else here
+    high: _Value = (move.high.number, ends[move.high.index].metrics) if high_ok else here
     return Elasticity(
         move.parameter.path,
         move.parameter.along,
@@ -296,17 +316,26 @@ def _row(move: _Move, names: Sequence[str], base: Outcome, outcomes: Mapping[int
         move.high.shown if high_ok else "",
         dict(_by_metric(names, low, high)),
         refusals,
+        _kinks(names, low, here, high) if low_ok and high_ok else {},
     )
 
 
-def _by_metric(
-    names: Sequence[str], low: tuple[Fraction, Mapping[str, Metric]], high: tuple[Fraction, Mapping[str, Metric]]
-) -> Iterator[tuple[str, float]]:
+_Value = tuple[Fraction, Mapping[str, Metric]]
+"""A parameter's value and the metrics that go with it."""
+
+
+def _by_metric(names: Sequence[str], low: _Value, high: _Value) -> Iterator[tuple[str, float]]:
     for name in names:
         if name in low[1] and name in high[1]:
             value = log_slope((low[0], low[1][name].value), (high[0], high[1][name].value))
             if value is not None:
                 yield name, value
+
+
+def _kinks(names: Sequence[str], low: _Value, here: _Value, high: _Value) -> dict[str, tuple[float, float]]:
+    below, above = dict(_by_metric(names, low, here)), dict(_by_metric(names, here, high))
+    both = {name: (below[name], above[name]) for name in names if name in below and name in above}
+    return {name: pair for name, pair in both.items() if abs(pair[0] - pair[1]) > KINK}
 
 
 def log_slope(low: tuple[Fraction | float, float], high: tuple[Fraction | float, float]) -> float | None:

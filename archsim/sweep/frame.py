@@ -77,6 +77,12 @@ class SweepFrame(pandas.DataFrame):
 
         return pareto_front(self, objectives, constraints)
 
+    def page(self, path: str | Path, title: str = "sweep") -> None:
+        """Write the page of the sweep (one file, works offline): Pareto plot, parallel coordinates, what failed."""
+        from archsim.sweep.page import write_sweep_page
+
+        write_sweep_page(path, self, title)
+
 
 def as_frame(table: pyarrow.Table) -> SweepFrame:
     """A sweep's table for pandas."""
@@ -108,3 +114,16 @@ def open_sweep(path: str | Path) -> SweepFrame:
     if not {"point", "status", "error"} <= set(table.column_names):
         raise UserError(f"{file} is no table of a sweep", expected="the columns point, status and error")
     return as_frame(table)
+
+
+def short_names(columns: Sequence[str]) -> dict[str, str]:
+    """Axes by as much of the end of their paths as tells them apart: "stacks", "decode.context_tokens"."""
+    short: dict[str, str] = {}
+    for column in columns:
+        parts = column.split(".")
+        tails = [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
+        others = [other.split(".") for other in columns if other != column]
+        short[column] = next(
+            (tail for n, tail in enumerate(tails, 1) if all(parts[-n:] != other[-n:] for other in others)), column
+        )
+    return short

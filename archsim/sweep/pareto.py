@@ -226,8 +226,17 @@ class ParetoFront:
 
         write_page(path, self)
 
+    def plot(self) -> Any:
+        """The front, as a plotly figure; None if there is one objective only."""
+        from archsim.sweep.figures import pareto_plot
+
+        return pareto_plot(self)
+
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in self.columns())
+        from archsim.sweep.frame import short_names
+
+        short = short_names(self.frame.varied)
+        head = "".join(f"<th>{html.escape(short.get(name, name))}</th>" for name in self.columns())
         rows = self.rows()
         cells = ("".join(f"<td>{html.escape(text)}</td>" for text in row) for row in rows[:HTML_ROWS])
         body = "".join(f"<tr>{row}</tr>" for row in cells)
@@ -257,9 +266,8 @@ def pareto_front(frame: SweepFrame, objectives: Sequence[str], constraints: Sequ
     if len({aim.column for aim in aims}) < len(aims):
         raise UserError("the same objective stands twice", expected="each once")
     limits = tuple(Constraint.read(text, frame) for text in constraints)
-    considered = np.asarray(frame["status"] == Status.OK, dtype=bool)
-    for aim in aims:
-        considered &= np.asarray(frame[aim.column].notna(), dtype=bool)
+    considered = np.array(frame["status"] == Status.OK, dtype=bool)
+    considered &= frame[[aim.column for aim in aims]].notna().to_numpy().all(axis=1)
     if not considered.any():
         raise UserError("no point of the sweep has a value of every objective")
     for limit in limits:
