@@ -122,7 +122,7 @@ def sweep(
 
     plan = plan_sweep(experiment, None, overrides or (), best)
     result = run_sweep(plan, out=out, workers=workers, dask=dask, keep_runs=keep_runs, progress=not as_json)
-    write_sweep_page(result.directory / PAGE, result.frame, plan.name, result.best.metric)
+    write_sweep_page(result.directory / PAGE, result.frame, result.best.metric)
     if as_json:
         _print_json(sweep_as_dict(result))
     else:

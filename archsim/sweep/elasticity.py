@@ -139,12 +139,12 @@ class Elasticities:
         table.box = box.SIMPLE_HEAD
         table.add_column("parameter", no_wrap=True)
         table.add_column("value", justify="right", no_wrap=True)
-        table.add_column("moved to", no_wrap=True)
         for name in self.metrics:
             table.add_column(name, justify="right", no_wrap=True)
         for row in self.rows:
-            cells = [short_path(row.parameter), row.value, row.moved_to]
-            table.add_row(*map(escape, cells), *(row.shown(name) for name in self.metrics))
+            table.add_row(
+                escape(short_path(row.parameter)), escape(row.value), *(row.shown(name) for name in self.metrics)
+            )
         return table
 
     def remarks(self) -> list[str]:
@@ -220,7 +220,8 @@ def elasticities(
     _require_metrics(metrics)
     name = file.stem if file.stem != "experiment" else file.resolve().parent.name
     moves = _moves(found, share)
-    plan = Plan(f"elasticities_{name}", file, _space(moves), override_values(overrides), None)
+    fixed = _opened(override_values(overrides), [leaf.path for move in moves for leaf in move.parameter.leaves])
+    plan = Plan(f"elasticities_{name}", file, _space(moves), fixed, None)
     directory = Path(out) if out is not None else Path("runs") / plan.name
     result = run_sweep(plan, out=directory, workers=workers, dask=dask, progress=progress)
     return _collected(loaded, share, metrics, moves, result.outcomes, skipped, result.directory)
@@ -263,6 +264,18 @@ def _space(moves: Sequence[_Move]) -> Space:
         for side in (move.low, move.high):
             points.append(Point({"parameter": move.parameter.path, "value": side.shown}, side.overrides))
     return Space(tuple(points), {}, ("parameter", "value"), {})
+
+
+def _opened(overrides: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+    """Overrides in which a preset's name that something is moved inside of can be changed: a mapping with it as base.
+
+    `system` itself may be a name: the experiment's reader lays changes over it."""
+    return {
+        path: {"base": value}
+        if isinstance(value, str) and path != "system" and any(inner.startswith(f"{path}.") for inner in paths)
+        else value
+        for path, value in overrides.items()
+    }
 
 
 def _collected(

@@ -160,7 +160,7 @@ def parallel_coordinates(found: ParetoFront, metrics: Sequence[str]) -> go.Figur
 
 def _dimension(frame: SweepFrame, column: str, label: str) -> dict[str, Any]:
     """An axis of the parallel coordinates: levels where there are few, logarithmic where values are far apart."""
-    if not _is_number(frame, column):
+    if not frame.is_number(column):
         texts = [frame.shown(column, value) or "none" for value in frame[column]]
         levels = list(dict.fromkeys(texts))
         places = [levels.index(text) for text in texts]
@@ -177,7 +177,7 @@ def _dimension(frame: SweepFrame, column: str, label: str) -> dict[str, Any]:
         "values": place(np.nan_to_num(values, nan=float(known.min(initial=np.inf)))),
     }
     ticks = _ticks(np.unique(known), far)
-    written = [f"{tick:.3g}" if tick < 1000 else f"{tick:,.0f}" for tick in ticks]
+    written = [f"{tick:.4g}" if tick < 1000 else f"{tick:,.0f}" for tick in ticks]
     return entry | {"tickvals": place(ticks), "ticktext": written}
 
 
@@ -224,10 +224,6 @@ def elasticity_bars(found: Elasticities, most: int = 20) -> go.Figure:
 
 
 # ---------------------------------------------------------------- columns
-
-
-def _is_number(frame: SweepFrame, column: str) -> bool:
-    return bool(np.issubdtype(frame[column].dtype, np.number))  # type: ignore[arg-type]
 
 
 def _scaled(frame: SweepFrame, column: str) -> NDArray[np.float64]:

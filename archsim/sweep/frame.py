@@ -35,6 +35,11 @@ class SweepFrame(pandas.DataFrame):
         return dict(self.attrs.get("units", {}))
 
     @property
+    def name(self) -> str:
+        """What pages call the sweep."""
+        return str(self.attrs.get("name", "sweep"))
+
+    @property
     def varied(self) -> list[str]:
         """The columns of axes and derived values."""
         return [name for name in self.attrs.get("axes", []) if name in self.columns]
@@ -55,6 +60,12 @@ class SweepFrame(pandas.DataFrame):
             expected="a metric of its points, or an axis",
             nearest=nearest_name(column, known),
         )
+
+    def is_number(self, column: str) -> bool:
+        """Whether a column holds numbers, as opposed to texts and truth values."""
+        from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+        return is_numeric_dtype(self[column]) and not is_bool_dtype(self[column])
 
     def shown(self, column: str, value: Any) -> str:
         """A value of a column for people: "7.31 ms", "six", "" for none."""
@@ -77,15 +88,15 @@ class SweepFrame(pandas.DataFrame):
 
         return pareto_front(self, objectives, constraints)
 
-    def page(self, path: str | Path, title: str = "sweep") -> None:
+    def page(self, path: str | Path) -> None:
         """Write the page of the sweep (one file, works offline): Pareto plot, parallel coordinates, what failed."""
         from archsim.sweep.page import write_sweep_page
 
-        write_sweep_page(path, self, title)
+        write_sweep_page(path, self)
 
 
-def as_frame(table: pyarrow.Table) -> SweepFrame:
-    """A sweep's table for pandas."""
+def as_frame(table: pyarrow.Table, name: str = "sweep") -> SweepFrame:
+    """A sweep's table for pandas; `name` is what pages call it."""
     frame = SweepFrame(table.to_pandas())
     names = list(table.column_names)
     frame.attrs["units"] = {
@@ -93,6 +104,7 @@ def as_frame(table: pyarrow.Table) -> SweepFrame:
         for field in table.schema
         if field.metadata and b"unit" in field.metadata
     }
+    frame.attrs["name"] = name
     frame.attrs["axes"] = names[names.index("point") + 1 : names.index("status")]
     return frame
 
@@ -113,7 +125,7 @@ def open_sweep(path: str | Path) -> SweepFrame:
         raise UserError(f"{file} can't be read: {error}", expected="a table that `archsim sweep` wrote") from None
     if not {"point", "status", "error"} <= set(table.column_names):
         raise UserError(f"{file} is no table of a sweep", expected="the columns point, status and error")
-    return as_frame(table)
+    return as_frame(table, file.resolve().parent.name)
 
 
 def short_names(columns: Sequence[str]) -> dict[str, str]:

@@ -37,16 +37,15 @@ def usual_objectives(frame: SweepFrame, best: str | None = None) -> list[str]:
     return [first, *others[:1]]
 
 
-def write_page(path: str | Path, found: ParetoFront, title: str = "") -> None:
+def write_page(path: str | Path, found: ParetoFront) -> None:
     """Write a sweep's page with a front. Raises UserError if the file can't be written."""
-    name = title or Path(path).resolve().parent.name
-    _write(Path(path), render(name, found.frame, found))
+    _write(Path(path), render(found.frame, found))
 
 
-def write_sweep_page(path: str | Path, frame: SweepFrame, title: str, best: str | None = None) -> None:
+def write_sweep_page(path: str | Path, frame: SweepFrame, best: str | None = None) -> None:
     """Write a sweep's page with the usual objectives; without a front if no point has a result."""
     objectives = usual_objectives(frame, best)
-    _write(Path(path), render(title, frame, frame.pareto(objectives) if objectives else None))
+    _write(Path(path), render(frame, frame.pareto(objectives) if objectives else None))
 
 
 def write_elasticities(path: str | Path, found: Elasticities) -> None:
@@ -68,7 +67,7 @@ def write_elasticities(path: str | Path, found: Elasticities) -> None:
     _write(Path(path), text)
 
 
-def render(title: str, frame: SweepFrame, found: ParetoFront | None) -> str:
+def render(frame: SweepFrame, found: ParetoFront | None) -> str:
     """A sweep's page as text; equal tables give equal text."""
     from plotly.offline import get_plotlyjs
 
@@ -76,7 +75,7 @@ def render(title: str, frame: SweepFrame, found: ParetoFront | None) -> str:
 
     failed = frame[frame["status"] != Status.OK]
     return template("sweep.html.j2").render(
-        title=title,
+        title=frame.name,
         points=len(frame),
         failures=len(failed),
         axes=frame.varied,

@@ -101,7 +101,7 @@ def _known_direction(column: str) -> str:
 
 
 def _require_numbers(frame: SweepFrame, column: str) -> None:
-    if not np.issubdtype(frame[column].dtype, np.number):  # type: ignore[arg-type]
+    if not frame.is_number(column):
         raise UserError(f"'{column}' holds texts, which have no order", expected="a metric, or an axis of numbers")
 
 
@@ -123,7 +123,7 @@ class Constraint:
             raise UserError(f"'{text}' is no constraint", expected=expected)
         column, comparison, limit = parts.groups()
         frame.require(column)
-        if np.issubdtype(frame[column].dtype, np.number):  # type: ignore[arg-type]
+        if frame.is_number(column):
             return cls(column, comparison, _in_unit(limit, column, frame.units.get(column, "")), text)
         if comparison not in ("==", "!="):
             raise UserError(f"'{text}': the values of {column} are texts", expected="== or !=")

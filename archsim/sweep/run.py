@@ -56,7 +56,7 @@ class SweepResult:
         """The table for pandas, a row per point; units are in `frame.attrs["units"]`."""
         from archsim.sweep.frame import as_frame
 
-        return as_frame(self.table)
+        return as_frame(self.table, self.plan.name)
 
     def pareto(self, objectives: Sequence[str], constraints: Sequence[str] = ()) -> ParetoFront:
         """As `SweepFrame.pareto`."""
