@@ -86,8 +86,7 @@ def front_table(front: ParetoFront) -> Table:
 
     from archsim.sweep.frame import short_names
 
-    title = f"Pareto front: {', '.join(map(str, front.objectives))}"
-    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title="Pareto front", title_justify="left", box=box.SIMPLE_HEAD)
     short = short_names(front.frame.varied)
     for name in front.columns():
         is_axis = name in front.frame.varied
