@@ -22,16 +22,32 @@ if TYPE_CHECKING:
     from archsim.experiment import load_experiment as load
     from archsim.results import RunResult, open_run
     from archsim.run import run
+    from archsim.sweep.elasticity import Elasticities, elasticities
+    from archsim.sweep.frame import open_sweep
     from archsim.sweep.run import sweep
 
 __version__ = "0.1.0"
 
-__all__ = ["RunResult", "__version__", "diff", "load", "open_run", "run", "sweep"]
+__all__ = [
+    "Elasticities",
+    "RunResult",
+    "__version__",
+    "diff",
+    "elasticities",
+    "load",
+    "open_run",
+    "open_sweep",
+    "run",
+    "sweep",
+]
 
 _LAZY = {
     "diff": ("archsim.commands.diff", "diff"),
+    "elasticities": ("archsim.sweep.elasticity", "elasticities"),
+    "Elasticities": ("archsim.sweep.elasticity", "Elasticities"),
     "load": ("archsim.experiment", "load_experiment"),
     "open_run": ("archsim.results", "open_run"),
+    "open_sweep": ("archsim.sweep.frame", "open_sweep"),
     "RunResult": ("archsim.results", "RunResult"),
 }
 

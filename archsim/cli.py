@@ -121,16 +121,82 @@ def sweep(
 ) -> None:
     """Simulate every point of a space: hardware, batch, context, whatever has a path."""
     from archsim.commands.sweep import print_sweep, sweep_as_dict
+    from archsim.sweep.page import PAGE, write_sweep_page
     from archsim.sweep.plan import plan_sweep
     from archsim.sweep.run import run_sweep
 
     plan = plan_sweep(experiment, None, overrides or (), best)
     result = run_sweep(plan, out=out, workers=workers, dask=dask, keep_runs=keep_runs, progress=not as_json)
+    write_sweep_page(result.directory / PAGE, result.frame, result.best.metric)
     if as_json:
         _print_json(sweep_as_dict(result))
     else:
         print_sweep(result, _console())
     raise typer.Exit(0 if result.ok else EXIT_USER_ERROR)
+
+
+@app.command()
+def pareto(
+    sweep_dir: Annotated[Path, typer.Argument(help="The directory of a sweep, or a table of its tables/.")],
+    objectives: Annotated[
+        list[str], typer.Option("--objective", metavar="COLUMN[:min|:max]", help="What to compare by; repeat it.")
+    ],
+    constraints: Annotated[
+        list[str] | None, typer.Option("--constraint", metavar="'COLUMN <= LIMIT'", help="What points must fulfil.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write the page (.html).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the points of a sweep that no other point beats in all objectives at once."""
+    from archsim.commands.sweep import front_table
+    from archsim.sweep.frame import open_sweep
+
+    front = open_sweep(sweep_dir).pareto(objectives, constraints or ())
+    if out is not None:
+        front.page(out)
+    if as_json:
+        _print_json(front.as_dict())
+        return
+    _console(at_least=TABLE_COLUMNS).print(front_table(front))
+    typer.echo(front.in_words())
+
+
+@app.command()
+def elasticities(
+    experiment: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped experiment.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes, the same in every point.")
+    ] = None,
+    parameters: Annotated[
+        list[str] | None, typer.Option("--parameter", metavar="PATH", help="What to move, 'system.device.buffer.*'.")
+    ] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option("--metric", metavar="METRIC", help="What to look at; repeat it.")
+    ] = None,
+    step: Annotated[str, typer.Option(help="How far to move it, up and down.")] = "5%",
+    workers: Annotated[int | None, typer.Option(help="Processes on this machine; one per core if left out.")] = None,
+    dask: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="A dask scheduler (tcp://host:8786), or its scheduler file.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where points and elasticities.html land.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what to spend silicon on next: % of each metric per % of each hardware parameter."""
+    from archsim.sweep.elasticity import elasticities as measure
+
+    found = measure(
+        experiment, overrides or (), parameters=parameters or (), metrics=metrics or (), step=step,
+        out=out, workers=workers, dask=dask, progress=not as_json,
+    )  # fmt: skip
+    page = found.directory / "elasticities.html"
+    found.page(page)
+    if as_json:
+        _print_json(found.as_dict())
+        return
+    _console(at_least=TABLE_COLUMNS).print(found.table())
+    for remark in found.remarks():
+        typer.echo(remark)
+    typer.echo(f"Written to {page}")
 
 
 @app.command()

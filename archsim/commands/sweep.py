@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from archsim.results import headline_names
+from archsim.sweep.page import PAGE
 from archsim.sweep.run import SweepResult
 from archsim.sweep.store import Status
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+
+    from archsim.sweep.pareto import ParetoFront
 
 SHOWN_POINTS = 5
 SHOWN_METRICS = 3
@@ -32,6 +36,7 @@ def sweep_as_dict(result: SweepResult) -> dict[str, Any]:
     return {
         "directory": str(result.directory),
         "table": str(result.file),
+        "page": str(result.directory / PAGE),
         "points": len(result.points),
         **{str(status): result.count(status) for status in Status},
         "simulated": result.simulated,
@@ -70,7 +75,25 @@ def print_sweep(result: SweepResult, console: Console) -> None:
         f"{len(result.outcomes)} points in {result.wall_seconds:.1f} s{rate}"
         + (f", {known} known before" if known else "")
     )
-    console.print(f"Written to [bold]{escape(str(result.file))}[/bold]", soft_wrap=True)
+    console.print(f"Written to [bold]{escape(str(result.file))}[/bold] and {PAGE} beside it", soft_wrap=True)
+
+
+def front_table(front: ParetoFront) -> Table:
+    """The points on a front, for the terminal."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    from archsim.sweep.frame import short_names
+
+    table = Table(title="Pareto front", title_justify="left", box=box.SIMPLE_HEAD)
+    short = short_names(front.frame.varied)
+    for name in front.columns():
+        is_axis = name in front.frame.varied
+        table.add_column(escape(short.get(name, name)), justify="left" if is_axis else "right", no_wrap=True)
+    for row in front.rows():
+        table.add_row(*map(escape, row))
+    return table
 
 
 def _metrics_shown(result: SweepResult, index: int) -> list[str]:

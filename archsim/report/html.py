@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from archsim.metrics import Metric, definition_of, format_quantity
 from archsim.records import CAUSES
 from archsim.report import style
+from archsim.report.look import embed, template
 from archsim.report.series import ROW_OUTCOMES, TILES, Job, RunSeries, phase_title
 from archsim.results import PhaseSummary, RunResult
-
-if TYPE_CHECKING:
-    from jinja2 import Template
-    from plotly.graph_objects import Figure
 
 _SLOWEST = 10
 
@@ -55,15 +49,15 @@ def render(run: RunResult) -> str:
 
     series = RunSeries(run)
     summary = run.summary
-    return _template().render(
+    return template("report.html.j2").render(
         run=summary,
         config=run.config,
         sections=[_phase_section(series, phase) for phase in series.phases],
         serving=_serving_cards(run.metrics),
-        overview=_embed(plots.cause_overview(series), "overview"),
-        roofline=_embed(plots.roofline(series), "roofline"),
+        overview=embed(plots.cause_overview(series), "overview"),
+        roofline=embed(plots.roofline(series), "roofline"),
         off_roofline=_off_roofline(series),
-        requests=_embed(plots.requests(series), "requests"),
+        requests=embed(plots.requests(series), "requests"),
         estimates=_sources(summary.sources, estimated=True),
         sourced=_sources(summary.sources, estimated=False),
         metrics=[(name, metric, definition_of(name)) for name, metric in run.metrics.items()],
@@ -77,20 +71,6 @@ def render(run: RunResult) -> str:
     )
 
 
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2")
-
-
 def _phase_section(series: RunSeries, phase: PhaseSummary) -> PhaseSection:
     from archsim.report import plots
 
@@ -102,12 +82,12 @@ def _phase_section(series: RunSeries, phase: PhaseSummary) -> PhaseSection:
         phase=phase.phase,
         title=phase_title(phase),
         cards=_phase_cards(series.run.metrics, phase),
-        jobs=_embed(plots.jobs_by_cause(series, phase), f"jobs-{phase.phase}"),
-        bandwidth=_embed(plots.bandwidth(series, phase), f"bandwidth-{phase.phase}"),
+        jobs=embed(plots.jobs_by_cause(series, phase), f"jobs-{phase.phase}"),
+        bandwidth=embed(plots.bandwidth(series, phase), f"bandwidth-{phase.phase}"),
         bandwidth_note=f"averaged over {(steps.bin_ms or 0.0) * 1e3:.3g} µs" if steps is not None and binned else "",
-        energy=_embed(plots.energy(series, phase), f"energy-{phase.phase}"),
+        energy=embed(plots.energy(series, phase), f"energy-{phase.phase}"),
         energy_total=format_quantity(energy_joules, "J"),
-        channels=_embed(plots.channels(series, phase), f"channels-{phase.phase}"),
+        channels=embed(plots.channels(series, phase), f"channels-{phase.phase}"),
         slowest=jobs[:_SLOWEST],
     )
 
@@ -169,17 +149,3 @@ def _off_roofline(series: RunSeries) -> list[str]:
 
 def _sources(sources: Mapping[str, str], *, estimated: bool) -> list[tuple[str, str]]:
     return [(path, text) for path, text in sorted(sources.items()) if text.startswith("estimate") == estimated]
-
-
-def _embed(figure: Figure | None, name: str) -> str:
-    """The figure as a fragment that uses the page's one copy of plotly.js; "" for no figure."""
-    if figure is None:
-        return ""
-    identity = "".join(letter if letter.isalnum() else "-" for letter in name)
-    fragment: str = figure.to_html(
-        full_html=False,
-        include_plotlyjs=False,
-        div_id=f"figure-{identity}",
-        config={"displaylogo": False, "responsive": True, "displayModeBar": False},
-    )
-    return fragment

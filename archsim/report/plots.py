@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 from archsim.metrics import FS_PER_SECOND, format_quantity, percentile_seconds
 from archsim.records import CAUSES
 from archsim.report import style
+from archsim.report.look import look, note
 from archsim.report.series import (
     ROW_OUTCOMES,
     TILES,
@@ -26,7 +27,6 @@ from archsim.report.series import (
 )
 from archsim.results import PhaseSummary
 
-_FONT = 'Inter, "Segoe UI", "Helvetica Neue", Arial, "Liberation Sans", sans-serif'
 _ROW = 26  # pixels of one horizontal bar
 
 
@@ -77,7 +77,7 @@ def jobs_by_cause(series: RunSeries, phase: PhaseSummary) -> go.Figure:
         )
     for job, label in zip(jobs, labels, strict=True):
         total = f"{format_quantity(job.time_s, 's')} · {100 * job.share:.1f} %"
-        _note(figure, job.time_s * scale, label, total, xanchor="left", xshift=4)
+        note(figure, job.time_s * scale, label, total, xanchor="left", xshift=4)
     _stack(figure, height=72 + _ROW * len(jobs), bottom=56)
     figure.update_xaxes(title_text=f"time ({unit}), all layers together", range=[0, longest * scale * 1.16])
     figure.update_layout(showlegend=False, margin_t=8)
@@ -111,12 +111,12 @@ def roofline(series: RunSeries) -> go.Figure:
         )
         for label in roofline_labels(here, right):
             leftwards = label.grows == "left"
-            _note(
+            note(
                 figure, math.log10(label.intensity), math.log10(label.rate / 1e12), "<br>".join(label.names),
                 xanchor="right" if leftwards else "left", xshift=-9 if leftwards else 9, yanchor="top", yshift=-8,
                 align="right" if leftwards else "left",
             )  # fmt: skip
-    _look(figure, height=520, bottom=54)
+    look(figure, height=520, bottom=54)
     figure.update_xaxes(type="log", title_text="arithmetic intensity (FLOP per HBM byte)", dtick=1)
     figure.update_yaxes(type="log", title_text="achieved rate (TFLOP/s, one device)", dtick=1, exponentformat="none")
     figure.update_xaxes(range=[math.log10(left), math.log10(right)], exponentformat="none")
@@ -148,8 +148,8 @@ def bandwidth(series: RunSeries, phase: PhaseSummary) -> go.Figure | None:
     ):
         figure.add_hline(y=value / 1e12, line={"color": colour, "dash": dash, "width": 1.5})
         text = f"{label} {format_quantity(value, 'B/s')}"
-        _note(figure, 1, value / 1e12, text, xref="paper", xanchor="left", xshift=6, font_color=colour)
-    _look(figure, height=270, bottom=48)
+        note(figure, 1, value / 1e12, text, xref="paper", xanchor="left", xshift=6, font_color=colour)
+    look(figure, height=270, bottom=48)
     figure.update_layout(margin_r=120, hovermode="x unified", legend=_legend_above())
     figure.update_xaxes(title_text="time since the phase began (ms)", range=[0, steps.edges_ms[-1]])
     figure.update_yaxes(title_text="TB/s, one device", range=[0, peak / 1e12 * 1.12])
@@ -171,7 +171,7 @@ def energy(series: RunSeries, phase: PhaseSummary) -> go.Figure:
     )
     for name, joules in parts:
         text = f"{format_quantity(joules, 'J')} · {100 * joules / total:.1f} %"
-        _note(figure, joules, name, text, xanchor="left", xshift=4)
+        note(figure, joules, name, text, xanchor="left", xshift=4)
     _stack(figure, height=72 + _ROW * len(parts), bottom=56)
     figure.update_xaxes(title_text=f"energy (J), all {phase.devices} devices", range=[0, largest * 1.3])
     figure.update_layout(margin_t=8)
@@ -224,7 +224,7 @@ def requests(series: RunSeries) -> go.Figure | None:
     )
     for column, (title, times) in enumerate(samples, start=1):
         _add_share_within(figure, column, title, sorted(int(time) for time in times))
-    _look(figure, height=330, bottom=54)
+    look(figure, height=330, bottom=54)
     figure.update_yaxes(range=[0, 101])
     figure.update_yaxes(title_text="requests (%)", col=1)
     figure.update_layout(showlegend=False, margin_t=14)
@@ -273,8 +273,8 @@ def _add_roofs(figure: go.Figure, phase: PhaseSummary, left: float, right: float
     middle = math.sqrt(left * ridge)
     over = {"font_size": 13, "xanchor": "right", "yanchor": "bottom"}
     slope_y, roof_y = math.log10(middle * bytes_per_second / 1e12), math.log10(flops_per_second / 1e12)
-    _note(figure, math.log10(middle), slope_y, peak_label(phase), xshift=-8, **over)
-    _note(figure, math.log10(right), roof_y, roof_label(phase), xshift=-4, yshift=2, **over)
+    note(figure, math.log10(middle), slope_y, peak_label(phase), xshift=-8, **over)
+    note(figure, math.log10(right), roof_y, roof_label(phase), xshift=-4, yshift=2, **over)
 
 
 def _hover(job: Job) -> str:
@@ -288,30 +288,10 @@ def _hover(job: Job) -> str:
     )
 
 
-def _note(figure: go.Figure, x: float, y: float | str, text: str, **more: Any) -> None:
-    given: dict[str, Any] = {"showarrow": False, "font_size": 12, "font_color": style.INK, "yanchor": "middle"}
-    figure.add_annotation(x=x, y=y, text=text, **(given | more))
-
-
 def _stack(figure: go.Figure, *, height: int, bottom: int) -> None:
-    _look(figure, height=height, bottom=bottom)
+    look(figure, height=height, bottom=bottom)
     figure.update_layout(barmode="stack", bargap=0.28)
     figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True, ticksuffix="  ")
-
-
-def _look(figure: go.Figure, *, height: int, bottom: int) -> None:
-    figure.update_layout(
-        template="none",
-        height=height,
-        margin={"l": 62, "r": 24, "t": 34, "b": bottom},
-        font={"family": _FONT, "size": 13, "color": style.INK},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        hoverlabel={"font_family": _FONT},
-    )
-    axis = {"gridcolor": style.GRID, "linecolor": style.MUTED, "zeroline": False}
-    figure.update_xaxes(**axis, title_font_size=13, title_standoff=12, ticks="outside", tickcolor=style.GRID)
-    figure.update_yaxes(**axis, title_font_size=13, title_standoff=12)
 
 
 def _legend_above() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +20,14 @@ from archsim.sweep.points import first_that_loads, resolve
 from archsim.sweep.progress import SweepProgress
 from archsim.sweep.space import Point
 from archsim.sweep.store import Outcome, Status, Store
-from archsim.sweep.table import Best, as_frame, as_parquet, sweep_table
+from archsim.sweep.table import Best, as_parquet, sweep_table
 from archsim.sweep.task import Task
 
 if TYPE_CHECKING:
     import pyarrow
-    from pandas import DataFrame
+
+    from archsim.sweep.frame import SweepFrame
+    from archsim.sweep.pareto import ParetoFront
 
 TICK_SECONDS = 0.5
 ATTEMPTS = 2
@@ -50,9 +52,15 @@ class SweepResult:
     wall_seconds: float
 
     @cached_property
-    def frame(self) -> DataFrame:
+    def frame(self) -> SweepFrame:
         """The table for pandas, a row per point; units are in `frame.attrs["units"]`."""
-        return as_frame(self.table)
+        from archsim.sweep.frame import as_frame
+
+        return as_frame(self.table, self.plan.name)
+
+    def pareto(self, objectives: Sequence[str], constraints: Sequence[str] = ()) -> ParetoFront:
+        """As `SweepFrame.pareto`."""
+        return self.frame.pareto(objectives, constraints)
 
     @property
     def points(self) -> tuple[Point, ...]:
@@ -79,7 +87,7 @@ def sweep(
     best: str | None = None,
     keep_runs: bool = False,
     progress: bool = False,
-) -> DataFrame:
+) -> SweepFrame:
     """Simulate every point of a space around an experiment.
 
         archsim.sweep("llama3_70b_h200x8", {"workload.batch": [1, 8, 64], "system": ["h200x8", "my_system.yaml"]})

@@ -79,14 +79,14 @@ class Store:
         """Keep an outcome."""
         text = json.dumps(asdict(outcome), sort_keys=True, allow_nan=False)
         with _explained(self.directory):
-            _replace(self._points / f"{outcome.key}.json", text.encode())
+            write_whole(self._points / f"{outcome.key}.json", text.encode())
 
     def write_tables(self, name: str, content: bytes) -> Path:
         """Keep a sweep's table under its name and as `results.parquet`; the path of the latter."""
         latest = self.directory / "results.parquet"
         with _explained(self.directory), self._locked():
-            _replace(self._tables / f"{name}.parquet", content)
-            _replace(latest, content)
+            write_whole(self._tables / f"{name}.parquet", content)
+            write_whole(latest, content)
         return latest
 
     @contextmanager
@@ -105,7 +105,7 @@ class Store:
                         left.unlink()
 
 
-def _replace(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Write a file in one step: whoever looks finds the old one or the new one, whole."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:

@@ -12,7 +12,6 @@ from archsim.sweep.store import Outcome
 
 if TYPE_CHECKING:
     import pyarrow
-    from pandas import DataFrame
 
 HEADLINES = ("decode.tpot", "serving.throughput", "prefill.ttft")
 """What points are compared by if nothing is said: the first that a run has."""
@@ -65,13 +64,6 @@ def as_parquet(table: pyarrow.Table) -> bytes:
     parquet.write_table(table, sink, compression="zstd")
     content: bytes = sink.getvalue().to_pybytes()
     return content
-
-
-def as_frame(table: pyarrow.Table) -> DataFrame:
-    """The table for pandas; `frame.attrs["units"]` has the units by column."""
-    frame: DataFrame = table.to_pandas()
-    frame.attrs["units"] = {field.name: field.metadata[b"unit"].decode() for field in table.schema if field.metadata}
-    return frame
 
 
 class Best:

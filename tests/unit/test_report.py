@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import json
 import re
-import shutil
-import subprocess
 import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import needs_chromium, opened_in_chromium
 from fabricated import fabricated_run
 from rich.console import Console
 
@@ -78,25 +77,13 @@ class TestPage:
         for name in ("roofline", "where_time_goes", "bandwidth", "energy", "channels"):
             getattr(written.plot, name)()
 
-    @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs the chromium browser on the PATH")
+    @needs_chromium
     def test_a_browser_draws_every_figure_without_errors(self, run: RunResult, tmp_path: Path) -> None:
         dom, log = opened_in_chromium(run.directory / "report.html", tmp_path)
         figures = len(re.findall(r'id="figure-[^"]+"', page(run)))
         assert figures == 11
         assert len(re.findall(r'<svg class="main-svg"[^>]*style="background', dom)) == figures
         assert "Uncaught" not in log and "SEVERE" not in log
-
-
-def opened_in_chromium(html: Path, profile: Path) -> tuple[str, str]:
-    """The page after its scripts ran, and what the browser's console said."""
-    command = [
-        "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
-        f"--user-data-dir={profile}", "--window-size=1300,2000", "--virtual-time-budget=8000",
-        "--dump-dom", html.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
