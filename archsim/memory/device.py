@@ -225,11 +225,11 @@ class HbmDevice:
     # ------------------------------------------------------------ what happened
 
     def count_vector(self) -> np.ndarray:
-        """Counts of all channels together so far, int64[16] (indices: `timing.Count`); idle time up to now included."""
+        """Counts of all channels together so far, int64[COUNT_WORDS] (timing.Count), idle time up to now included."""
         return self._classes.total_counts()
 
     def channel_counts(self) -> np.ndarray:
-        """As `count_vector`, of each channel: int64[channels, 16]."""
+        """As `count_vector`, of each channel: int64[channels, COUNT_WORDS]."""
         return self._classes.counts()
 
     def add_counts(self, delta: np.ndarray, counts: Counts) -> None:

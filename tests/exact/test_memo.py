@@ -24,6 +24,7 @@ from archsim.kernels.channel import ChannelView
 from archsim.kernels.dram import advance
 from archsim.kernels.jit import kernel, pointer
 from archsim.kernels.memo import Memo, advance_with_memo, new_memo
+from archsim.kernels.special import specialised
 from archsim.kernels.timing import DramTiming
 
 ORGANISATIONS = ((1, 1), (2, 1), (2, 2))  # pseudo-channels, stack IDs
@@ -56,7 +57,7 @@ def stop(state: np.ndarray, q: DramTiming) -> Stop:
     settle(state, q)
     view = ChannelView(state)
     form = np.zeros(FORM_LENGTH, np.int64)
-    length = form_of(state.copy(), q, form)
+    length = form_of(state.copy(), specialised(q), form)
     finished = int(state[channel.FINISHED_JOB])
     slots = state[channel.ACTIVE : channel.ACTIVE + state[channel.ACTIVE_STREAMS]]
     parts = (
