@@ -6,7 +6,7 @@ A case is written in the oracle's terms (`OracleStream`, `OracleJob`), so both r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -300,6 +300,7 @@ def random_case(
         q = with_policies(random, q)
     elif front:
         q = with_front_policies(random, q)
+        streams = [_brought_together(random, stream) for stream in streams]
     return Case(q, bank_of, column_of, tuple(streams), tuple(jobs))
 
 
@@ -328,6 +329,14 @@ def _random_stream(
         window = -(-max(sizes) // tiles) + int(random.integers(0, requests))
     addresses = [first + np.arange(size) for first, size in zip(base, sizes, strict=True)]
     return OracleStream(addresses=addresses, write=write, job=job, window=window, start=start)
+
+
+def _brought_together(random: np.random.Generator, stream: OracleStream) -> OracleStream:
+    """A run of bursts from one of the first ones on, so that reads meet queued writes; lists stay what they are."""
+    if stream.arrivals is not None:
+        return stream
+    first = int(random.integers(0, 60))
+    return replace(stream, addresses=[first + np.arange(len(addresses)) for addresses in stream.addresses])
 
 
 def small_policy_case(seed: int) -> Case:

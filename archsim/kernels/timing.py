@@ -121,6 +121,16 @@ def refresh_interval(timing: DramTiming) -> int:
     return timing.tREFIsb if timing.refresh_mode == RefreshMode.SAME_BANK else timing.tREFIpb
 
 
+def least_tile_ticks(timing: DramTiming) -> int:
+    """The shortest tile of a consumer: no shorter than the time from any read being issued to its data."""
+    return max(timing.tCL + timing.tBL, timing.forward_ticks)
+
+
+def answers_from_write_queue(timing: DramTiming) -> bool:
+    """Whether requests may be served without a command."""
+    return bool(timing.write_forwarding or timing.write_coalescing)
+
+
 _ORACLE_SWITCHES = (
     "shared_command_bus",
     "refresh_order",
