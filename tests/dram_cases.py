@@ -254,9 +254,15 @@ def with_policies(random: np.random.Generator, q: DramTiming) -> DramTiming:
 
 
 def with_front_policies(random: np.random.Generator, q: DramTiming) -> DramTiming:
-    """Switch about half of the front policies on, and nothing else that is off by default."""
+    """Switch about half of the front policies on, and nothing else that is off by default.
+
+    In every other case the write queue is kept full, so that it has answers."""
     all_on = with_policies(random, q)
-    return q._replace(**{name: getattr(all_on, name) for name in FRONT_POLICIES})
+    q = q._replace(**{name: getattr(all_on, name) for name in FRONT_POLICIES})
+    q = q._replace(starve_after=q.starve_after % 400)
+    if random.random() < 0.5:
+        return q
+    return q._replace(write_queue=q.write_queue + 8, write_high=q.write_queue + 8, write_low=q.write_queue)
 
 
 FRONT_POLICIES = (
@@ -332,9 +338,9 @@ def _random_stream(
 
 
 def _brought_together(random: np.random.Generator, stream: OracleStream) -> OracleStream:
-    """A run of bursts from one of the first ones on, so that reads meet queued writes; lists stay what they are."""
+    """The stream over the first few bursts, where reads meet queued writes."""
     if stream.arrivals is not None:
-        return stream
+        return replace(stream, addresses=[addresses % 256 for addresses in stream.addresses])
     first = int(random.integers(0, 60))
     return replace(stream, addresses=[first + np.arange(len(addresses)) for addresses in stream.addresses])
 
