@@ -38,7 +38,7 @@ def test_kernel_equals_oracle(seed: int, refresh: int, pseudo_channels: int, sta
     assert differences(case, run_kernel(case, expected.ticks), expected) == []
 
 
-@settings(max_examples=240)
+@settings(max_examples=120)
 @given(SEEDS, st.sampled_from(REFRESH_MODES))
 def test_front_policies_equal_the_oracle(seed: int, refresh: int) -> None:
     case = random_case(seed, refresh, front=True)
