@@ -45,6 +45,8 @@ from archsim.kernels.channel import (
     pseudo_channel,
 )
 from archsim.kernels.jit import inlined
+from archsim.kernels.policies import is_capped
+from archsim.kernels.special import front_policies
 from archsim.kernels.timing import DramTiming
 
 ALL_BANK = 1  # timing.RefreshMode, as a plain int for the compiler
@@ -59,6 +61,8 @@ def refresh_keys(state, q: DramTiming, p, bank):  # type: ignore[no-untyped-def]
     for w in range(2):
         o = w * MAX_BANKS + bank
         hit = next_hit(pc, o, pc[HEAD + o], row) if row >= 0 else LIST_END + o
+        if front_policies(q) and hit != pc[HEAD + o] and is_capped(pc, q, bank):
+            hit = LIST_END + o  # only the oldest request is eligible
         pc[HIT_SLOT + o] = hit
         pc[HIT_KEY + o] = NO_KEY if held else age_key(pc, hit, bank)
         pc[ROW_KEY + o] = NO_KEY if held or hit < LIST_END else age_key(pc, pc[HEAD + o], bank)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from archsim.kernels.histogram import BUCKETS
 from archsim.kernels.jit import inlined, shifted
-from archsim.kernels.timing import DramTiming
+from archsim.kernels.timing import COUNT_WORDS, DramTiming
 
 NEVER = np.int64(1) << 40
 """A tick that does not come (11 days of HBM3 time)."""
@@ -60,13 +61,14 @@ JOB_GATE = 7
 JOB_OPEN_READS = 8  # bursts not yet issued, all pseudo-channels
 JOB_OPEN_WRITES = 9
 JOB_LAST_DATA = 10  # when the last issued burst is complete
+JOB_DATA = 11  # when the reads that count towards its next tile, so far, are there (front policies only)
 JOB_FIELDS = 12
 
 # Count vector (timing.Count)
 COUNTS = REGISTERS
 
 # Streams [s]
-ACTIVE = COUNTS + 16  # slots of active streams, ascending
+ACTIVE = COUNTS + COUNT_WORDS  # slots of active streams, ascending
 STREAM_JOB = ACTIVE + MAX_STREAMS
 STREAM_WRITE = STREAM_JOB + MAX_STREAMS
 STREAM_WINDOW = STREAM_WRITE + MAX_STREAMS  # bursts admitted beyond the ended tiles
@@ -151,8 +153,17 @@ STREAM_ISSUED = STREAM_NEXT + MAX_STREAMS  # column commands issued
 STREAM_SHARE = STREAM_ISSUED + MAX_STREAMS  # bursts per tile
 STREAM_THRESHOLD = STREAM_SHARE + MAX_STREAMS  # bursts the next tile waits for
 
-PC_WORDS = STREAM_THRESHOLD + MAX_STREAMS
-STATE_LENGTH = FIRST_PC + MAX_PCS * PC_WORDS
+# Front policies (special.Shape): banks [bank], queue entries [write, depth]
+PASSED = STREAM_THRESHOLD + MAX_STREAMS  # column commands since the ACT that passed an older request to the bank
+UNUSED_AT = PASSED + MAX_BANKS  # when the page policy may close the row, if nothing queued wants it
+ENTRY_STARVES = UNUSED_AT + MAX_BANKS  # from when on the request goes before all others
+ENTRY_SINCE = ENTRY_STARVES + 2 * MAX_QUEUE  # what its latency counts from
+
+PC_WORDS = ENTRY_SINCE + 2 * MAX_QUEUE
+
+# Histogram of latencies [write, bucket] (histogram.py)
+HISTOGRAM = FIRST_PC + MAX_PCS * PC_WORDS
+STATE_LENGTH = HISTOGRAM + 2 * BUCKETS
 
 
 @inlined
@@ -166,7 +177,8 @@ class ChannelView:
 
     def __init__(self, state: np.ndarray) -> None:
         self.state = state
-        self.counts = state[COUNTS : COUNTS + 16]
+        self.counts = state[COUNTS : COUNTS + COUNT_WORDS]
+        self.histogram = state[HISTOGRAM:STATE_LENGTH].reshape(2, BUCKETS)
         self.open_row = self._part(OPEN_ROW, MAX_BANKS)
         self.stream_base = self._part(STREAM_BASE, MAX_STREAMS).T
         self.stream_total = self._part(STREAM_TOTAL, MAX_STREAMS).T
@@ -180,7 +192,7 @@ class ChannelView:
 
     def _part(self, offset: int, words: int) -> np.ndarray:
         """int64[p, words]"""
-        blocks = self.state[FIRST_PC:].reshape(MAX_PCS, PC_WORDS)
+        blocks = self.state[FIRST_PC:HISTOGRAM].reshape(MAX_PCS, PC_WORDS)
         return blocks[:, offset : offset + words]
 
 
@@ -207,7 +219,7 @@ def new_state(q: DramTiming) -> np.ndarray:
     state = np.zeros(STATE_LENGTH, np.int64)
     state[TILE_EVENT] = NEVER
     state[FINISHED_JOB] = -1
-    blocks = state[FIRST_PC:].reshape(MAX_PCS, PC_WORDS)
+    blocks = state[FIRST_PC:HISTOGRAM].reshape(MAX_PCS, PC_WORDS)
     for first, after, value in (
         (CLOSED, COLUMN_OK, -1),
         (HIT_KEY, HIT_SLOT, NO_KEY),

@@ -61,7 +61,8 @@ from archsim.kernels.channel import (
     pseudo_channel,
 )
 from archsim.kernels.jit import inlined
-from archsim.kernels.special import pseudo_channels
+from archsim.kernels.policies import note_activate, note_column
+from archsim.kernels.special import front_policies, pseudo_channels
 from archsim.kernels.tiles import burst_issued, leave_stream
 from archsim.kernels.timing import DramTiming
 
@@ -132,6 +133,8 @@ def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: igno
         row_set = q.stack_ids * banks_per_sid * q.columns
         column = column_of[pc[ENTRY_ADDRESS + entry] % row_set]
         write_log(state, q, log, now, RD + w, p, bank, pc[OPEN_ROW + bank], column)
+    if front_policies(q):
+        note_column(state, pc, q, w, bank, entry, now, complete)
     leave_queue(state, q, p, w, bank, o, entry, now)
     s = pc[ENTRY_STREAM + entry]
     if state[RECORD_DONE] > 0 and state[STREAM_TRACE + s] != 0:
@@ -154,6 +157,9 @@ def leave_queue(state, q: DramTiming, p, w, bank, o, entry, now):  # type: ignor
     pc[ENTRY_NEXT + previous] = following
     pc[ENTRY_PREVIOUS + following] = previous
     hit = next_hit(pc, o, following, pc[OPEN_ROW + bank])
+    if front_policies(q) and q.row_hit_cap > 0:  # the bank may be capped from now on, for both directions
+        refresh_keys(state, q, p, bank)
+        hit = pc[HIT_SLOT + o]
     pc[HIT_SLOT + o] = hit
     pc[HIT_KEY + o] = age_key(pc, hit, bank)
     if hit >= LIST_END:
@@ -216,6 +222,8 @@ def activate(state, q: DramTiming, p, bank, row, now, log):  # type: ignore[no-u
     pc[COLUMN_OK + bank] = max(pc[COLUMN_OK + bank], now + q.tRCDRD)
     pc[COLUMN_OK + MAX_BANKS + bank] = max(pc[COLUMN_OK + MAX_BANKS + bank], now + q.tRCDWR)
     pc[PRE_OK + bank] = now + q.tRAS
+    if front_policies(q):
+        note_activate(pc, q, bank, now)
     pc[READY + bank] = pc[PRE_OK + bank]
     pc[ACT_OK + bank] = now + q.tRC
     group_ok = now + q.tRRDL

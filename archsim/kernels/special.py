@@ -19,10 +19,20 @@ Size = tuple[None, ...]
 
 
 class Shape(NamedTuple):
-    """Each field is a `Size`. A feature flag would be a size of 0 or 1."""
+    """Each field is a `Size`. A feature flag is a size of 0 or 1."""
 
     pseudo_channels: Size
+    front_policies: Size  # 1: any scheduler, page policy or answering write queue but the default; a histogram
 
+
+_FRONT_POLICIES = {
+    name: DramTiming._field_defaults[name]
+    for name in (
+        "scheduler", "row_hit_cap", "starve_after", "page_timeout", "write_forwarding", "write_coalescing",
+        "latency_histogram",
+    )
+}  # fmt: skip
+"""What makes a channel one with front policies, and the values that switch it off."""
 
 _FIELDS = (*DramTiming._fields, "shape")
 SpecialTiming: type[Any] = namedtuple("SpecialTiming", _FIELDS)  # type: ignore[misc]
@@ -32,10 +42,20 @@ SpecialTiming: type[Any] = namedtuple("SpecialTiming", _FIELDS)  # type: ignore[
 @lru_cache(maxsize=256)
 def specialised(q: DramTiming) -> Any:
     """The timing that makes numba choose (or compile) the kernel of the right shape."""
-    return SpecialTiming(*q, Shape(pseudo_channels=(None,) * q.pseudo_channels))  # type: ignore[call-arg]
+    shape = Shape(
+        pseudo_channels=(None,) * q.pseudo_channels,
+        front_policies=(None,) * int(any(getattr(q, name) != off for name, off in _FRONT_POLICIES.items())),
+    )
+    return SpecialTiming(*q, shape)  # type: ignore[call-arg]
 
 
 @inlined
 def pseudo_channels(q):  # type: ignore[no-untyped-def]
     """How many there are, as a constant of the compiled code."""
     return len(q.shape.pseudo_channels)
+
+
+@inlined
+def front_policies(q):  # type: ignore[no-untyped-def]
+    """Whether code for them (policies.py) is compiled in at all."""
+    return len(q.shape.front_policies) > 0

@@ -24,11 +24,16 @@ from archsim.kernels.channel import ChannelView
 from archsim.kernels.dram import advance
 from archsim.kernels.jit import kernel, pointer
 from archsim.kernels.memo import Memo, advance_with_memo, new_memo
+from archsim.kernels.special import specialised
 from archsim.kernels.timing import DramTiming
 
 ORGANISATIONS = ((1, 1), (2, 1), (2, 2))  # pseudo-channels, stack IDs
 SCENARIOS = 24  # per refresh mode and organisation
 JOBS = 6
+POLICIES: tuple[dict[str, int], ...] = (
+    {"row_hit_cap": 2, "starve_after": 60, "page_timeout": 0, "write_forwarding": 1, "forward_ticks": 5},
+    {"scheduler": 1, "page_timeout": 40, "write_coalescing": 1},
+)
 PLACES = (0, 0, 1, 55, 110, 3000, 6000, 9000)  # rows at which streams start
 
 
@@ -56,7 +61,7 @@ def stop(state: np.ndarray, q: DramTiming) -> Stop:
     settle(state, q)
     view = ChannelView(state)
     form = np.zeros(FORM_LENGTH, np.int64)
-    length = form_of(state.copy(), q, form)
+    length = form_of(state.copy(), specialised(q), form)
     finished = int(state[channel.FINISHED_JOB])
     slots = state[channel.ACTIVE : channel.ACTIVE + state[channel.ACTIVE_STREAMS]]
     parts = (
@@ -161,6 +166,27 @@ def test_memo_equals_plain_simulation(refresh: int, pseudo_channels: int, stack_
             assert len(plain) == len(stops)
             periods += taken
     assert periods > 10 * SCENARIOS  # the shortcut was taken all the time
+
+
+@pytest.mark.parametrize("policies", POLICIES)
+@pytest.mark.parametrize("refresh", REFRESH_MODES)
+def test_memo_knows_front_policies(refresh: int, policies: dict[str, int]) -> None:
+    q = timing(refresh, 2, 1)._replace(**policies)
+    memo = new_memo(16 << 20)
+    periods = 0
+    for seed in range(SCENARIOS // 3):
+        plain, _ = scenario(q, seed, None)
+        for _ in ("learning", "knowing"):
+            stops, taken = scenario(q, seed, memo)
+            assert plain == stops, f"seed {seed}"
+            periods += taken
+    assert periods > SCENARIOS
+
+
+def test_the_memo_keeps_no_histogram() -> None:
+    q = timing(0, 1, 1)._replace(latency_histogram=1)
+    with pytest.raises(ValueError, match="histogram"):
+        advance_with_memo(channel.new_state(q), q, *address_tables(q), new_memo(0), HORIZON)
 
 
 def explain(plain: Stop, other: Stop) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,12 +16,12 @@ import numpy as np
 import pytest
 from dram_cases import differences, random_case, run_kernel, run_oracle
 
-from archsim.kernels.timing import KERNEL_COUNTS
 from archsim.memory.checker import check_commands
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = ROOT / "archsim" / "kernels"
 SEEDS = range(24)
+FRONT_OFFSET = 28  # with front policies, the cases of the next seeds: their write queues answer
 REQUESTS = 60
 
 
@@ -30,6 +31,7 @@ class Mutant(NamedTuple):
     old: str
     new: str
     rule: str = ""  # the checker's name of the rule that it breaks
+    front: bool = False  # seen under front policies
 
 
 MUTANTS = (
@@ -121,6 +123,42 @@ MUTANTS = (
         "state[JOB + j + JOB_READY] = arrived",
         "state[JOB + j + JOB_READY] = state[NOW]",
     ),
+    *(
+        Mutant(name, file, old, new, front=True)
+        for name, file, old, new in (
+            ("cap passed, not reached", "policies.py", "0 < q.row_hit_cap <= pc", "0 < q.row_hit_cap < pc"),
+            (
+                "passing nobody counts",
+                "policies.py",
+                "if pc[HEAD + w * MAX_BANKS + bank] != entry:",
+                "if True:",
+            ),
+            ("ACT does not reset the cap", "policies.py", "pc[PASSED + bank] = 0", "pass"),
+            ("a younger request beside the capped row", "admission.py", "and is_capped(pc, q, bank)", "and False"),
+            ("a request starves a tick late", "policies.py", "now + q.starve_after", "now + q.starve_after + 1"),
+            ("starving is seen at the next event", "order.py", "return starves", "return NEVER"),
+            (
+                "the served are still first",
+                "dram.py",
+                "if front_policies(q) and may_serve_in_order(q):",
+                "if False:",
+            ),
+            ("fcfs only while it starves", "order.py", "0 if q.scheduler == FCFS else ", ""),
+            ("a held bank is served in order", "order.py", "pc[HELD_BANK] == bank or (pc", "(pc"),
+            ("unused since ACT", "policies.py", "+= 1\n    pc[UNUSED_AT + bank] = now + q.page_timeout", "+= 1"),
+            ("rows that writes want are closed", "order.py", "for o in (bank, MAX_BANKS + bank):", "for o in (bank,):"),
+            ("answers take no time", "policies.py", "complete = now + q.forward_ticks", "complete = now"),
+            ("a write of the bank answers", "policies.py", "and pc[ENTRY_ADDRESS + entry] != address", "and False"),
+            ("only writes are answered", "policies.py", "answers == 0 or", "answers == 0 or w == 0 or"),
+            (
+                "later data hide earlier ones",
+                "tiles.py",
+                "arrived = max(state[JOB + j + JOB_DATA], ",
+                "arrived = max(complete, ",
+            ),
+            ("one histogram for both", "policies.py", "HISTOGRAM + w * BUCKETS", "HISTOGRAM"),
+        )
+    ),
 )
 
 RUN_MUTANTS = """
@@ -142,18 +180,20 @@ for tree in sorted(work.glob("mutant_*")):
     sys.path.insert(0, str(tree))
     import dram_cases
     caught, log = -1, np.zeros((0, 8), np.int64)
+    front = (tree / "front").exists()
     for seed in SEEDS:
-        case = dram_cases.random_case(seed, requests=REQUESTS)
+        case = dram_cases.random_case(seed + FRONT_OFFSET * front, requests=REQUESTS, front=front)
+        key = f"{front} {seed}"
         signal.setitimer(signal.ITIMER_VIRTUAL, 10)  # of processor time: a mutant may tie its lists into knots
         try:
-            result = dram_cases.run_kernel(case, int(expected[f"{seed} ticks"]), limit=20_000)
+            result = dram_cases.run_kernel(case, int(expected[f"{key} ticks"]), limit=20_000)
         except (AssertionError, IndexError):  # no progress, or out of its arrays
             caught = seed
             break
         finally:
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        fields = ("log", "counts", "job_done")
-        if not all(np.array_equal(getattr(result, field), expected[f"{seed} {field}"]) for field in fields):
+        fields = ("log", "counts", "histogram", "job_done")
+        if not all(np.array_equal(getattr(result, field), expected[f"{key} {field}"]) for field in fields):
             caught, log = seed, result.log
             break
     np.savez(tree / "outcome.npz", caught=caught, log=log)
@@ -166,17 +206,18 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, n
     """By name of the mutant: the first case that gives it away (-1: none), and its command log there."""
     work = tmp_path_factory.mktemp("mutants")
     expected = {}
-    for seed in SEEDS:
-        case = random_case(seed, requests=REQUESTS)
+    for front, seed in product((False, True), SEEDS):
+        case = random_case(seed + FRONT_OFFSET * front, requests=REQUESTS, front=front)
         oracle = run_oracle(case)
         assert differences(case, run_kernel(case, oracle.ticks), oracle) == []
-        fields = ("ticks", "log", "counts", "job_done")
-        expected |= {f"{seed} {field}": np.asarray(getattr(oracle, field)) for field in fields}
-        expected[f"{seed} counts"] = oracle.counts[:KERNEL_COUNTS]
+        fields = ("ticks", "log", "counts", "histogram", "job_done")
+        expected |= {f"{front} {seed} {field}": np.asarray(getattr(oracle, field)) for field in fields}
     np.savez(work / "expected.npz", **expected)
     for k, mutant in enumerate(MUTANTS):
         plant(mutant, work / f"mutant_{k:02d}")
-    program = f"SEEDS = {list(SEEDS)}\nREQUESTS = {REQUESTS}\n" + RUN_MUTANTS
+        if mutant.front:
+            (work / f"mutant_{k:02d}" / "front").touch()
+    program = f"SEEDS = {list(SEEDS)}\nREQUESTS = {REQUESTS}\nFRONT_OFFSET = {FRONT_OFFSET}\n" + RUN_MUTANTS
     environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(ROOT / "tests")}
     ran = subprocess.run([sys.executable, "-c", program, work], env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
