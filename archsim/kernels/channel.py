@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from archsim.kernels.jit import inlined, shifted
-from archsim.kernels.timing import DramTiming
+from archsim.kernels.timing import COUNT_WORDS, DramTiming
 
 NEVER = np.int64(1) << 40
 """A tick that does not come (11 days of HBM3 time)."""
@@ -66,7 +66,7 @@ JOB_FIELDS = 12
 COUNTS = REGISTERS
 
 # Streams [s]
-ACTIVE = COUNTS + 16  # slots of active streams, ascending
+ACTIVE = COUNTS + COUNT_WORDS  # slots of active streams, ascending
 STREAM_JOB = ACTIVE + MAX_STREAMS
 STREAM_WRITE = STREAM_JOB + MAX_STREAMS
 STREAM_WINDOW = STREAM_WRITE + MAX_STREAMS  # bursts admitted beyond the ended tiles
@@ -166,7 +166,7 @@ class ChannelView:
 
     def __init__(self, state: np.ndarray) -> None:
         self.state = state
-        self.counts = state[COUNTS : COUNTS + 16]
+        self.counts = state[COUNTS : COUNTS + COUNT_WORDS]
         self.open_row = self._part(OPEN_ROW, MAX_BANKS)
         self.stream_base = self._part(STREAM_BASE, MAX_STREAMS).T
         self.stream_total = self._part(STREAM_TOTAL, MAX_STREAMS).T

@@ -61,7 +61,7 @@ from archsim.kernels.channel import (
     pseudo_channel,
 )
 from archsim.kernels.jit import inlined
-from archsim.kernels.special import pseudo_channels
+from archsim.kernels.special import pseudo_channels, shared_bus
 from archsim.kernels.tiles import burst_issued, leave_stream
 from archsim.kernels.timing import DramTiming
 
@@ -82,17 +82,14 @@ def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: igno
     if best >> KEY_BITS > now:
         return
     banks_per_sid = q.bank_groups * q.banks_per_group
+    if shared_bus(q) and state[COLUMN_BUS_FREE] > now:  # a refresh took it in this very tick
+        return
     bank = best & BANK_MASK
     w = pc[WRITE_MODE]
     o = w * MAX_BANKS + bank
     entry = pc[HIT_SLOT + o]
     account_bus_time(state, q, p, w, now)
-    state[COLUMN_BUS_FREE] = now + q.column_ticks
-    pc[COLUMN_DIRTY] = 1
-    if pseudo_channels(q) == MAX_PCS:
-        other = pseudo_channel(state, 1 - p)
-        if other[BEST_COLUMN] >> KEY_BITS < now + q.column_ticks:
-            other[COLUMN_DIRTY] = 1
+    hold_column_bus(state, q, p, now)
     sid = state[STACK_ID_OF + bank]
     read = state[GROUP_FIRST + bank]
     group_end = (sid + 1) * q.bank_groups * q.banks_per_group
@@ -115,7 +112,7 @@ def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: igno
         complete = data_end
         while read < group_end:
             write = read + MAX_BANKS
-            pc[COLUMN_OK + write] = max(pc[COLUMN_OK + write], now + q.tCCDL)
+            pc[COLUMN_OK + write] = max(pc[COLUMN_OK + write], now + q.tCCDLW)
             pc[COLUMN_OK + read] = max(pc[COLUMN_OK + read], data_end + q.tWTRL)
             read += q.bank_groups
         for other_sid in range(q.stack_ids):
@@ -261,11 +258,39 @@ def close_row(pc, q: DramTiming, bank, now):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def hold_column_bus(state, q: DramTiming, p, now):  # type: ignore[no-untyped-def]
+    """The column bus is taken by pseudo-channel p; a shared bus is so for row commands, too."""
+    free = now + q.column_ticks
+    state[COLUMN_BUS_FREE] = free
+    pseudo_channel(state, p)[COLUMN_DIRTY] = 1
+    if pseudo_channels(q) == MAX_PCS:
+        other = pseudo_channel(state, 1 - p)
+        if other[BEST_COLUMN] >> KEY_BITS < free:
+            other[COLUMN_DIRTY] = 1
+    if shared_bus(q):
+        state[ROW_BUS_FREE] = free
+        delay_rows(state, q, free)
+
+
+@inlined
 def hold_row_bus(state, q: DramTiming, now, ticks):  # type: ignore[no-untyped-def]
+    """The row bus is taken for so long; a shared bus is so for column commands, too."""
     state[ROW_BUS_FREE] = now + ticks
+    delay_rows(state, q, now + ticks)
+    if shared_bus(q):
+        state[COLUMN_BUS_FREE] = now + ticks
+        for p in range(pseudo_channels(q)):
+            pc = pseudo_channel(state, p)
+            if pc[BEST_COLUMN] >> KEY_BITS < now + ticks:
+                pc[COLUMN_DIRTY] = 1
+
+
+@inlined
+def delay_rows(state, q: DramTiming, free):  # type: ignore[no-untyped-def]
+    """Row candidates that come before the bus is free are to be searched anew."""
     for p in range(pseudo_channels(q)):
         pc = pseudo_channel(state, p)
-        if pc[BEST_ROW] >> KEY_BITS < now + ticks:
+        if pc[BEST_ROW] >> KEY_BITS < free:
             pc[ROW_DIRTY] = 1
 
 

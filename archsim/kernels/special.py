@@ -19,9 +19,10 @@ Size = tuple[None, ...]
 
 
 class Shape(NamedTuple):
-    """Each field is a `Size`. A feature flag would be a size of 0 or 1."""
+    """Each field is a `Size`. A feature flag is a size of 0 or 1."""
 
     pseudo_channels: Size
+    shared_bus: Size
 
 
 _FIELDS = (*DramTiming._fields, "shape")
@@ -32,10 +33,20 @@ SpecialTiming: type[Any] = namedtuple("SpecialTiming", _FIELDS)  # type: ignore[
 @lru_cache(maxsize=256)
 def specialised(q: DramTiming) -> Any:
     """The timing that makes numba choose (or compile) the kernel of the right shape."""
-    return SpecialTiming(*q, Shape(pseudo_channels=(None,) * q.pseudo_channels))  # type: ignore[call-arg]
+    shape = Shape(
+        pseudo_channels=(None,) * q.pseudo_channels,
+        shared_bus=(None,) * q.shared_command_bus,
+    )
+    return SpecialTiming(*q._replace(tCCDLW=max(q.tCCDL, q.tCCDLW)), shape)  # type: ignore[call-arg]
 
 
 @inlined
 def pseudo_channels(q):  # type: ignore[no-untyped-def]
     """How many there are, as a constant of the compiled code."""
     return len(q.shape.pseudo_channels)
+
+
+@inlined
+def shared_bus(q):  # type: ignore[no-untyped-def]
+    """Whether row and column commands share one bus."""
+    return len(q.shape.shared_bus) > 0

@@ -122,7 +122,6 @@ def refresh_interval(timing: DramTiming) -> int:
 
 
 _ORACLE_SWITCHES = (
-    "shared_command_bus",
     "scheduler",
     "row_hit_cap",
     "starve_after",
@@ -145,8 +144,6 @@ def require_kernel_policies(timing: DramTiming) -> None:
     """Raise NotInKernelError where `timing` asks for what only the oracle does so far."""
     defaults = DramTiming._field_defaults
     beyond = [name for name in _ORACLE_SWITCHES if getattr(timing, name) != defaults[name]]
-    if timing.tCCDLW > timing.tCCDL:
-        beyond.append("tCCDLW")
     if timing.refresh_mode == RefreshMode.SAME_BANK:
         beyond.append("same-bank refresh")
     if beyond:
@@ -173,7 +170,6 @@ class Count(IntEnum):
     TURNAROUND = 13
     ROW = 14
     IDLE = 15
-    # The kernel's vector ends here so far; the oracle's goes on.
     FORWARDED = 16  # reads answered from the write queue
     COALESCED = 17  # writes merged with a queued one
     REFSB = 18
@@ -183,8 +179,8 @@ class Count(IntEnum):
     POWER_DOWN_PRECHARGED = 22  # ticks in power-down with every bank closed
 
 
-KERNEL_COUNTS = 16
-"""Words of the event-driven kernel's count vector."""
+COUNT_WORDS = len(Count)
+"""Words of a count vector."""
 
 
 class Command(IntEnum):

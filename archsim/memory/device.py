@@ -225,11 +225,11 @@ class HbmDevice:
     # ------------------------------------------------------------ what happened
 
     def count_vector(self) -> np.ndarray:
-        """Counts of all channels together so far, int64[16] (indices: `timing.Count`); idle time up to now included."""
+        """Counts of all channels together so far, idle time up to now included: int64[COUNT_WORDS], see `timing.Count`."""
         return self._classes.total_counts()
 
     def channel_counts(self) -> np.ndarray:
-        """As `count_vector`, of each channel: int64[channels, 16]."""
+        """As `count_vector`, of each channel: int64[channels, COUNT_WORDS]."""
         return self._classes.counts()
 
     def add_counts(self, delta: np.ndarray, counts: Counts) -> None:
@@ -240,7 +240,7 @@ class HbmDevice:
         counts.dram_reads += n[Count.RD]
         counts.dram_writes += n[Count.WR]
         counts.dram_refreshes_all_bank += n[Count.REFAB]
-        counts.dram_refreshes_per_bank += n[Count.REFPB]
+        counts.dram_refreshes_per_bank += n[Count.REFPB] + n[Count.REFSB] * self.timing.bank_groups
         counts.dram_row_hits += n[Count.HITS]
         counts.dram_row_misses += n[Count.MISSES]
         counts.dram_row_conflicts += n[Count.CONFLICTS]
