@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from archsim.experiment import load_experiment as load
     from archsim.results import RunResult, open_run
     from archsim.run import run
+    from archsim.sweep.run import sweep
 
 __version__ = "0.1.0"
 
-__all__ = ["RunResult", "__version__", "diff", "load", "open_run", "run"]
+__all__ = ["RunResult", "__version__", "diff", "load", "open_run", "run", "sweep"]
 
 _LAZY = {
     "diff": ("archsim.commands.diff", "diff"),
@@ -49,7 +50,8 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """`archsim.run` is the function, whichever was imported first: the import system would put its module there."""
+    """`archsim.run` and `archsim.sweep` are the functions, whichever was imported first: the import system would put
+    the modules of these names there."""
 
     @property
     def run(self) -> Any:
@@ -58,6 +60,14 @@ class _Package(ModuleType):
     @run.setter
     def run(self, module: ModuleType) -> None:
         pass  # the module stays where imports find it, in sys.modules
+
+    @property
+    def sweep(self) -> Any:
+        return import_module("archsim.sweep.run").sweep
+
+    @sweep.setter
+    def sweep(self, module: ModuleType) -> None:
+        pass
 
 
 sys.modules[__name__].__class__ = _Package

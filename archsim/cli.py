@@ -37,8 +37,8 @@ class _Guarded(TyperGroup):
         except UserError as error:
             typer.echo(str(error) if isinstance(error, SpecError) else f"error: {error}", err=True)
             raise typer.Exit(EXIT_USER_ERROR) from None
-        except KeyboardInterrupt:
-            typer.echo("interrupted, nothing written", err=True)
+        except KeyboardInterrupt as interrupt:
+            typer.echo(str(interrupt) or "interrupted, nothing written", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except BrokenPipeError:
             # Whoever read our output has gone; give the interpreter's last flush somewhere to go.
@@ -97,6 +97,35 @@ def run(
     from archsim.report.terminal import print_run
 
     print_run(result)
+
+
+@app.command()
+def sweep(
+    experiment: Annotated[str, typer.Argument(help="A `kind: sweep` file, or an experiment with a `sweep:` section.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes, the same in every point.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes on this machine; one per core if left out.")] = None,
+    dask: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="A dask scheduler (tcp://host:8786), or its scheduler file.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where results land; points that are there are kept.")] = None,
+    best: Annotated[str | None, typer.Option(metavar="METRIC", help="What points are compared by.")] = None,
+    keep_runs: Annotated[bool, typer.Option("--keep-runs", help="Write the run directory of every point.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Simulate every point of a space: hardware, batch, context, whatever has a path."""
+    from archsim.commands.sweep import print_sweep, sweep_as_dict
+    from archsim.sweep.plan import plan_sweep
+    from archsim.sweep.run import run_sweep
+
+    plan = plan_sweep(experiment, None, overrides or (), best)
+    result = run_sweep(plan, out=out, workers=workers, dask=dask, keep_runs=keep_runs, progress=not as_json)
+    if as_json:
+        _print_json(sweep_as_dict(result))
+    else:
+        print_sweep(result, _console())
+    raise typer.Exit(0 if result.ok else EXIT_USER_ERROR)
 
 
 @app.command()
@@ -205,7 +234,12 @@ def _folders_for(measured: Sequence[Path], out: Path | None) -> list[Path | None
 def replay(
     trace: Annotated[Path, typer.Argument(help="Ramulator, DRAMsim3, CSV, .npy, .parquet or u64 binary.")],
     memory: Annotated[str, typer.Option(help="A memory preset's name or path.")],
-    channels: Annotated[int | None, typer.Option(help="Channels; those of one stack if left out.")] = None,
+    controller: Annotated[
+        str, typer.Option(help="How requests are scheduled; hbm34 is the reference, Ramulator 2.1's HBM3.")
+    ] = "fr_fcfs",
+    channels: Annotated[
+        int | None, typer.Option(help="Channels; if left out, those of one stack, or one under hbm34.")
+    ] = None,
     refresh: Annotated[
         str, typer.Option(metavar="all_bank|per_bank|none", help="How rows are refreshed.")
     ] = "all_bank",
@@ -219,14 +253,57 @@ def replay(
     as_json: Json = False,
 ) -> None:
     """Run a memory trace through a memory, command by command."""
-    from archsim.commands.replay import replay_trace
+    from archsim.commands.replay import ReplayRequest, replay_trace
 
     policy = "none" if no_refresh else refresh
-    report = replay_trace(trace, memory, channels=channels, refresh=policy, mapper=mapper, commands=commands, out=out)
+    report = replay_trace(ReplayRequest(trace, memory, controller, channels, policy, mapper, commands, out))
     if as_json:
         _print_json(report.as_dict())
     else:
         typer.echo(str(report))
+
+
+@app.command()
+def curve(
+    preset: Annotated[str, typer.Argument(help="A memory preset, a path, or a system, whose memory is meant.")],
+    controller: Annotated[str, typer.Option(help="How requests are scheduled.")] = "fr_fcfs",
+    refresh: Annotated[
+        str, typer.Option(metavar="all_bank|per_bank|none", help="How rows are refreshed.")
+    ] = "all_bank",
+    pattern: Annotated[str, typer.Option(metavar="sequential|random", help="Which addresses follow.")] = "sequential",
+    reads: Annotated[
+        list[float] | None, typer.Option(metavar="SHARE", help="A share of reads from 0 to 1; may be repeated.")
+    ] = None,
+    loads: Annotated[
+        list[float] | None,
+        typer.Option("--load", metavar="SHARE", help="A rate, 1 being the saturation bandwidth; may be repeated."),
+    ] = None,
+    streams: Annotated[int, typer.Option(help="Sequential streams of each direction.")] = 16,
+    run_bursts: Annotated[int, typer.Option(help="Neighbouring bursts that a stream takes at a time.")] = 16,
+    requests: Annotated[int, typer.Option(help="Requests per pseudo-channel and point.")] = 20_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of addresses and arrivals.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="A folder for curve.csv, .parquet, .png and .html.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a memory's latency against its bandwidth, by the share of reads."""
+    from archsim.commands.curve import curve as measure
+    from archsim.commands.curve import pattern as pattern_of
+    from archsim.memory.curve import LOADS, READ_SHARES, CurveRequest
+
+    request = CurveRequest(
+        pattern=pattern_of(pattern),
+        read_shares=tuple(reads) if reads else READ_SHARES,
+        loads=tuple(sorted(loads)) if loads else LOADS,
+        streams=streams,
+        run_bursts=run_bursts,
+        requests=requests,
+        seed=seed,
+    )
+    report = measure(preset, controller, refresh, request, out)
+    if as_json:
+        _print_json(report.as_dict())
+    else:
+        _console().print(report.table())
 
 
 @app.command("check-timing")
@@ -303,6 +380,28 @@ def diff(
     for table in found.tables(most):
         console.print(table)
         console.print()
+
+
+@app.command()
+def noc(
+    spec: Annotated[str, typer.Argument(help="An on-chip network: a YAML file, or a preset of hwconfigs/noc.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes, such as traffic.pattern=tornado.")
+    ] = None,
+    saturation: Annotated[bool, typer.Option(help="Search for the rate at which it saturates.")] = True,
+    figure: Annotated[Path | None, typer.Option(help="Where to draw the curve (.png, .svg, .pdf).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Load an on-chip network with traffic: latency by rate, and where it saturates."""
+    from archsim.commands.noc import run_noc
+
+    report = run_noc(spec, overrides or (), saturation=saturation, figure=figure)
+    if as_json:
+        _print_json(report.as_dict())
+        return
+    _console().print(report.table())
+    for line in report.summary():
+        typer.echo(line)
 
 
 def _print_json(content: object) -> None:

@@ -47,9 +47,11 @@ def energy_pj(counts: Counts, elapsed_fs: int, table: EnergyTableSpec, power: Po
     """Picojoules by component that one device takes for `counts` within `elapsed_fs`.
 
     `counts` are those of the whole device (all channels). Bytes pass the network between memory and buffer
-    (`noc_bytes`) and the one between buffer and engines (`buffer_read_bytes` + `buffer_write_bytes`). The power limit
-    is not applied: see `within_limit`. Raises UserError for a compute format without an energy."""
+    (`noc_bytes`) and the one between buffer and engines (`buffer_read_bytes` + `buffer_write_bytes`). `table` is a
+    `SystemSpec.energy_table`, complete with the memory's energies. The power limit is not applied: see `within_limit`.
+    Raises UserError for a compute format without an energy."""
     hbm = table.hbm
+    assert hbm is not None, "a system's energy_table, not its energy"
     bursts = counts.dram_reads + counts.dram_writes
     buffer_bits = 8 * (counts.buffer_read_bytes + counts.buffer_write_bytes)
     return {

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -122,6 +122,9 @@ class ExperimentSpec(Spec):
     workload: WorkloadSpec
     fidelity: Fidelity = Fidelity.CYCLE
     seed: Annotated[int, Field(ge=0)] = 0
+    sweep: Annotated[
+        dict[str, Any] | None, Field(description="what `archsim sweep` varies; a single run takes no notice of it")
+    ] = None
     no_shortcuts: Annotated[
         bool, Field(description="simulate every command although an exact shortcut is known; slower, same numbers")
     ] = False
@@ -175,7 +178,20 @@ def load_experiment(experiment: str | Path, overrides: Overrides = (), search: S
         problems += _misfits(loaded, model)
     if problems or loaded is None or model is None:
         raise SpecError(list(dict.fromkeys(problems)))
+    loaded = _without_sweep(loaded)
     return LoadedExperiment(loaded.spec, loaded, _system_of(loaded), model, trace)
+
+
+def _without_sweep(loaded: LoadedSpec[ExperimentSpec]) -> LoadedSpec[ExperimentSpec]:
+    """What a sweep would vary doesn't belong to a run; `tree` keeps it, for the sweep to read."""
+    if loaded.spec.sweep is None:
+        return loaded
+    return replace(
+        loaded,
+        spec=loaded.spec.model_copy(update={"sweep": None}),
+        resolved={key: value for key, value in loaded.resolved.items() if key != "sweep"},
+        sources={path: said for path, said in loaded.sources.items() if not path.startswith("sweep.")},
+    )
 
 
 def experiment_file(experiment: str | Path) -> Path:

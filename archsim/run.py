@@ -40,6 +40,8 @@ from archsim.serving.serve import serve
 from archsim.system import SystemSpec, load_system
 from archsim.workload.operators import lower_decode, lower_prefill
 
+WARM_UP_OPERATORS = 8
+
 Overrides = Mapping[str, object] | Sequence[str]
 
 
@@ -89,6 +91,16 @@ def simulate(loaded: LoadedExperiment, *, command: Sequence[str] = (), progress:
         wall_seconds=time.perf_counter() - started,
         command=command,
     )
+
+
+def warm_up(loaded: LoadedExperiment) -> None:
+    """Have the kernels that an experiment needs compiled, or loaded from their cache: runs a few operators.
+
+    Raises UserError if the model doesn't fit."""
+    setup = _setup(loaded)
+    machine = phase_machine(setup, 1, 2)
+    trace = lower_decode(loaded.model, setup.precision, setup.tensor_parallel, (1,))
+    machine.run(replace(trace, operators=trace.operators[:WARM_UP_OPERATORS]))
 
 
 # ---------------------------------------------------------------- phases
@@ -178,7 +190,7 @@ def _channel_label(members: Sequence[int]) -> str:
 
 def _operator_energies(system: SystemSpec, records: Sequence[OperatorRecord]) -> list[dict[str, float]]:
     """Energy by component of one device for each operator, within the board's power limit."""
-    table, power = system.energy, system.device.power
+    table, power = system.energy_table, system.device.power
     return [
         within_limit(energy_pj(record.counts, record.duration_fs, table, power), record.duration_fs, power)
         for record in records
@@ -195,12 +207,13 @@ def _energy(
     """Energy by component of all devices over a phase.
 
     Time between operators (a server waiting for requests) draws idle power."""
+    table, power = system.energy_table, system.device.power
     energy: dict[str, float] = {}
     for part in energies:
         for name, amount in part.items():
             energy[name] = energy.get(name, 0.0) + amount * devices
     idle_fs = max(0, elapsed_fs - sum(record.duration_fs for record in records))
-    for name, amount in energy_pj(Counts(), idle_fs, system.energy, system.device.power).items():
+    for name, amount in energy_pj(Counts(), idle_fs, table, power).items():
         energy[name] = energy.get(name, 0.0) + amount * devices
     return energy
 
@@ -315,7 +328,7 @@ class KernelPredictor:
         self._machine.restart()
         (record,) = self._machine.run(trace)
         power = self._system.device.power
-        energy = energy_pj(record.counts, record.duration_fs, self._system.energy, power)
+        energy = energy_pj(record.counts, record.duration_fs, self._system.energy_table, power)
         return record.duration_fs, total_pj(within_limit(energy, record.duration_fs, power))
 
     def predict_collective(self, operation: str, devices: int, message_bytes: int) -> tuple[int, float]:
@@ -327,7 +340,7 @@ class KernelPredictor:
             raise UserError("this system has no link, so there are no collectives", expected="a system with `link`")
         done = collective(operation, devices, message_bytes, link)
         counts = Counts(link_bytes=done.link_bytes)
-        energy = energy_pj(counts, done.total_fs, self._system.energy, self._system.device.power)
+        energy = energy_pj(counts, done.total_fs, self._system.energy_table, self._system.device.power)
         return done.total_fs, total_pj(energy)
 
 

@@ -3,6 +3,7 @@
 Everything a preset in hwconfigs/systems says, validated as a whole.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -166,9 +167,10 @@ class EnergyTableSpec(Spec):
 
     `memory_network` is per bit between the memory's pins and the on-chip buffer, `engine_network` per bit between
     buffer and engines, `buffer` per bit read or written there, the engine's own scratchpad included; `link` per bit
-    that leaves a device. `mac` is one multiply-accumulate per compute format, `vector` one elementwise operation."""
+    that leaves a device. `mac` is one multiply-accumulate per compute format, `vector` one elementwise operation.
+    Without `hbm`, the memory technology's own `energy` holds (`SystemSpec.energy_table`)."""
 
-    hbm: HbmEnergySpec
+    hbm: HbmEnergySpec | None = None
     memory_network: PicojoulePerBit
     engine_network: PicojoulePerBit
     buffer: PicojoulePerBit
@@ -202,6 +204,20 @@ class SystemSpec(Spec):
         """Usable memory of all devices."""
         return self.devices * self.device.memory.capacity
 
+    @property
+    def energy_table(self) -> EnergyTableSpec:
+        """What each event costs: `energy`, with the memory technology's own energies if it has none for the memory."""
+        if self.energy.hbm is not None:
+            return self.energy
+        technology = self.device.memory.technology
+        band = technology.energy_band
+        assert band is not None, "checked when the system was read"
+        organisation = technology.organisation
+        hbm = HbmEnergySpec.model_construct(
+            row=organisation.row_bytes, burst=organisation.burst_bytes, **dataclasses.asdict(band.likely)
+        )
+        return self.energy.model_copy(update={"hbm": hbm})
+
     @model_validator(mode="after")
     def _check(self) -> "SystemSpec":
         problems = [*self._link_problems(), *self._energy_problems()]
@@ -215,19 +231,29 @@ class SystemSpec(Spec):
         return []
 
     def _energy_problems(self) -> list[str]:
-        organisation = self.device.memory.technology.organisation
-        problems = [
-            f"energy.hbm.{name} is {_bytes(said)}, but a {name} of the memory is {_bytes(actual)}"
-            for name, said, actual in (
-                ("row", self.energy.hbm.row, organisation.row_bytes),
-                ("burst", self.energy.hbm.burst, organisation.burst_bytes),
-            )
-            if said != actual
-        ]
+        problems = self._hbm_energy_problems()
         missing = [fmt for fmt in self.device.matrix.peak if fmt not in self.energy.mac]
         if missing:
             problems.append(f"energy.mac has no entry for {', '.join(missing)}, which the matrix engine computes in")
         return problems
+
+    def _hbm_energy_problems(self) -> list[str]:
+        technology, table = self.device.memory.technology, self.energy.hbm
+        if table is None:
+            if technology.energy is None:
+                return [
+                    f"{technology.name} has no energy data: add `energy` to the memory, or energy.hbm to the system"
+                ]
+            return []
+        organisation = technology.organisation
+        return [
+            f"energy.hbm.{name} is {_bytes(said)}, but a {name} of the memory is {_bytes(actual)}"
+            for name, said, actual in (
+                ("row", table.row, organisation.row_bytes),
+                ("burst", table.burst, organisation.burst_bytes),
+            )
+            if said != actual
+        ]
 
 
 def system_presets() -> dict[str, Path]:

@@ -297,7 +297,9 @@ def _format(name: str) -> Description:
 _CATEGORIES: Mapping[str, _Category] = {
     "systems": _Category(_preset_names("systems"), _preset("systems", "system")),
     "memories": _Category(_preset_names("memory"), _preset("memory", "memory")),
+    "memory energies": _Category(_preset_names("energy"), _preset("energy", "energy")),
     "links": _Category(_preset_names("links"), _preset("links", "link")),
+    "networks": _Category(_preset_names("noc"), _preset("noc", "noc")),
     "models": _Category(lambda: {name: _model_title(name) for name in shipped_models()}, _model),
     "experiments": _Category(
         lambda: {name: _title_of(file) for name, file in shipped_experiments().items()}, _experiment

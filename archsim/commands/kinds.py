@@ -8,21 +8,29 @@ from typing import Any
 
 from archsim.commands.schema import json_schema
 from archsim.commands.validate import FileReport, ValidationReport, validate_files
-from archsim.config.errors import SpecError, UserError, listed, nearest_name
+from archsim.config.errors import Problem, SpecError, UserError, listed, nearest_name
 from archsim.config.inheritance import TreeReader
 from archsim.config.loading import load_spec
 from archsim.config.schema import Spec
 from archsim.experiment import ExperimentSpec, load_experiment
 from archsim.fabric.links import LinkSpec
+from archsim.fabric.noc_spec import NocSpec
+from archsim.memory.energy import MemoryEnergySpec
 from archsim.memory.standard import DramStandard
+from archsim.sweep.plan import plan_sweep
+from archsim.sweep.spec import SweepSpec
 from archsim.system import SystemSpec
 
 EXPERIMENT = "experiment"
+SWEEP = "sweep"
 
 KINDS: Mapping[str, type[Spec]] = {
     EXPERIMENT: ExperimentSpec,
+    "energy": MemoryEnergySpec,
     "link": LinkSpec,
     "memory": DramStandard,
+    SWEEP: SweepSpec,
+    "noc": NocSpec,
     "system": SystemSpec,
 }
 
@@ -30,7 +38,7 @@ KINDS: Mapping[str, type[Spec]] = {
 def validate(paths: Iterable[Path]) -> ValidationReport:
     """Validate each file by its `kind:`, or by its keys if the kind needs none. Never raises for what a file holds.
 
-    Of an experiment what it refers to is followed too: system, model, trace.
+    Of an experiment what it refers to is followed too: system, model, trace; of a sweep its points are laid out.
     """
     return ValidationReport(tuple(_validate(Path(path)) for path in paths))
 
@@ -50,11 +58,16 @@ def _validate(path: Path) -> FileReport:
         return validate_files([path], KINDS).files[0]
     try:
         if kind == EXPERIMENT:
-            load_experiment(path)
+            if SWEEP in load_experiment(path).loaded.tree.entries:
+                plan_sweep(path, None, (), None)
+        elif kind == SWEEP:
+            plan_sweep(path, None, (), None)
         else:
             load_spec(path, KINDS[kind])
     except SpecError as error:
         return FileReport(path, kind, tuple(error.problems))
+    except UserError as error:
+        return FileReport(path, kind, (Problem(str(path), None, SWEEP, error.message, error.expected, error.nearest),))
     return FileReport(path, kind, ())
 
 

@@ -2,83 +2,51 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from archsim.commands.stats import (
+    ReplayReport,
+    Stat,
+    Traffic,
+    energy_notes,
+    energy_stats,
+    latency_stats,
+    row_stats,
+    traffic_stats,
+)
 from archsim.config.errors import UserError, nearest_name
 from archsim.config.loading import load_spec, resolve_preset
-from archsim.energy import energy_pj
+from archsim.kernels.hbm34_state import Hbm34Command, Hbm34Count
 from archsim.kernels.timing import Count
+from archsim.memory.hbm34 import Mapper
+from archsim.memory.hbm34_replay import Hbm34Replay, replay_hbm34
 from archsim.memory.interleave import Interleave
-from archsim.memory.latency import Latencies
 from archsim.memory.replay import ReplayResult, replay
-from archsim.memory.standard import ControllerSpec, DramStandard, RefreshPolicy
-from archsim.memory.traces import open_trace
-from archsim.records import Counts
-from archsim.system import SystemSpec
+from archsim.memory.standard import ControllerSpec, DramStandard, RefreshPolicy, Scheduler
+from archsim.memory.traces import Trace, open_trace
 
-ENERGY_TABLE = "h200"
-"""The system whose energy table prices the commands."""
+HBM34 = "hbm34"
+"""The reference controller: Ramulator 2.1's scheduling of HBM3, command by command."""
+CONTROLLERS = (*(scheduler.value for scheduler in Scheduler), HBM34)
 MOST_CHANNELS = 4096
-QUANTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
 
 
 @dataclass(frozen=True)
-class Stat:
-    """One line of stats.txt."""
-
-    name: str
-    value: int | float
-    unit: str
-    description: str
-
-    def __str__(self) -> str:
-        value = f"{self.value:.9g}" if isinstance(self.value, float) else str(self.value)
-        return f"{self.name:<40} {value:>20}  # ({self.unit}) {self.description}"
-
-
-@dataclass(frozen=True)
-class ReplayReport:
-    """The statistics of a replay and what was replayed on what."""
+class ReplayRequest:
+    """What to replay on what; None stands for the controller's own choice."""
 
     trace: Path
-    format: str
     memory: str
-    channels: int
-    mapper: str
-    refresh: str
-    stats: tuple[Stat, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {
-            "trace": str(self.trace),
-            "format": self.format,
-            "memory": self.memory,
-            "channels": self.channels,
-            "mapper": self.mapper,
-            "refresh": self.refresh,
-            "stats": {stat.name: {"value": stat.value, "unit": stat.unit} for stat in self.stats},
-        }
-
-    def __str__(self) -> str:
-        about = f"# {self.trace} ({self.format}) on {self.channels} channels of {self.memory}, refresh {self.refresh}"
-        lines = [about, f"# address map from the lowest bits on: {self.mapper}"]
-        begin, end = "Begin Simulation Statistics ----------", "End Simulation Statistics   ----------"
-        return "\n".join([f"---------- {begin}", *lines, *map(str, self.stats), f"---------- {end}"])
-
-    def write(self, directory: Path) -> None:
-        """stats.txt and stats.json. Raises UserError if they can't be written."""
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            (directory / "stats.txt").write_text(f"{self}\n")
-            (directory / "stats.json").write_text(json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise UserError(f"can't write the statistics to {directory}: {error.strerror or error}") from None
+    controller: str = Scheduler.FR_FCFS.value
+    channels: int | None = None
+    refresh: str = RefreshPolicy.ALL_BANK.value
+    mapper: str | None = None
+    commands: Path | None = None
+    out: Path | None = None
 
 
 def load_memory(name: str) -> DramStandard:
@@ -88,84 +56,120 @@ def load_memory(name: str) -> DramStandard:
 
 def refresh_policy(name: str) -> RefreshPolicy:
     """A refresh policy by name. Raises UserError."""
-    names = [policy.value for policy in RefreshPolicy]
+    return RefreshPolicy(_known(name, [policy.value for policy in RefreshPolicy], "refresh policy"))
+
+
+def replay_trace(wanted: ReplayRequest) -> ReplayReport:
+    """Replay a trace file on a memory. Raises UserError."""
+    standard = load_memory(wanted.memory)
+    controller = _known(wanted.controller, CONTROLLERS, "controller")
+    run = _replay_reference if controller == HBM34 else _replay
+    report = run(wanted, standard)
+    if wanted.out is not None:
+        report.write(wanted.out)
+    return report
+
+
+def _replay(wanted: ReplayRequest, standard: DramStandard) -> ReplayReport:
+    """By archsim's own controller."""
+    channels = _channel_number(wanted, standard.channels_per_stack)
+    policy = refresh_policy(wanted.refresh)
+    interleave = Interleave(standard, channels, wanted.mapper or ControllerSpec().address_map)
+    controller = ControllerSpec(
+        scheduler=Scheduler(wanted.controller), refresh=policy, address_map=interleave.local_map
+    )
+    trace = open_trace(wanted.trace)
+    with _command_log(wanted, policy, channels) as writer:
+        result = replay(trace, standard, controller, interleave, None if writer is None else writer.append)
+    stats = tuple(_stats(result, standard, channels))
+    return _report(wanted, standard, trace, channels, interleave.text, policy, stats)
+
+
+def _replay_reference(wanted: ReplayRequest, standard: DramStandard) -> ReplayReport:
+    """By the reference controller."""
+    channels = _channel_number(wanted, 1)
+    policy = RefreshPolicy(
+        _known(wanted.refresh, [RefreshPolicy.ALL_BANK.value, RefreshPolicy.NONE.value], f"refresh policy of {HBM34}")
+    )
+    mapper = Mapper(
+        _known(wanted.mapper or Mapper.ROBARACOCH.value, [one.value for one in Mapper], f"mapper of {HBM34}")
+    )
+    trace = open_trace(wanted.trace)
+    log: AbstractContextManager[Any] = nullcontext()
+    if wanted.commands is not None:
+        from archsim.commands.hbm34_log import Hbm34LogWriter
+
+        log = Hbm34LogWriter(wanted.commands)
+    with log as writer:
+        sink = None if writer is None else writer.append
+        result = replay_hbm34(trace, standard, channels, mapper, policy is not RefreshPolicy.NONE, sink)
+    stats = tuple(_reference_stats(result, standard, channels))
+    return _report(wanted, standard, trace, channels, mapper.value, policy, stats)
+
+
+def _known(name: str, names: list[str] | tuple[str, ...], what: str) -> str:
     if name not in names:
-        raise UserError(
-            f"there is no refresh policy '{name}'", expected=", ".join(names), nearest=nearest_name(name, names)
-        )
-    return RefreshPolicy(name)
+        raise UserError(f"there is no {what} '{name}'", expected=", ".join(names), nearest=nearest_name(name, names))
+    return name
 
 
-def replay_trace(
-    trace: Path,
-    memory: str,
-    *,
-    channels: int | None = None,
-    refresh: str = RefreshPolicy.ALL_BANK.value,
-    mapper: str | None = None,
-    commands: Path | None = None,
-    out: Path | None = None,
-) -> ReplayReport:
-    """Replay a trace file on a memory; `channels` defaults to those of one stack. Raises UserError."""
-    standard = load_memory(memory)
-    number = standard.channels_per_stack if channels is None else channels
+def _channel_number(wanted: ReplayRequest, default: int) -> int:
+    number = default if wanted.channels is None else wanted.channels
     if not 1 <= number <= MOST_CHANNELS:
         raise UserError(f"{number} channels", expected=f"1 to {MOST_CHANNELS}")
-    policy = refresh_policy(refresh)
-    interleave = Interleave(standard, number, ControllerSpec().address_map if mapper is None else mapper)
-    controller = ControllerSpec(refresh=policy, address_map=interleave.local_map)
-    requests = open_trace(trace)
-    if commands is None:
-        log: Any = nullcontext()
-    else:
-        from archsim.commands.command_log import CommandLogWriter
+    return number
 
-        log = CommandLogWriter(commands, {"memory": memory, "refresh": policy.value, "channels": str(number)})
-    with log as writer:
-        result = replay(requests, standard, controller, interleave, None if writer is None else writer.append)
-    report = ReplayReport(
-        trace=trace,
-        format=requests.format.value,
-        memory=memory,
-        channels=number,
-        mapper=interleave.text,
+
+def _command_log(wanted: ReplayRequest, policy: RefreshPolicy, channels: int) -> AbstractContextManager[Any]:
+    if wanted.commands is None:
+        return nullcontext()
+    from archsim.commands.command_log import CommandLogWriter
+
+    facts = {"memory": wanted.memory, "refresh": policy.value, "channels": str(channels)}
+    return CommandLogWriter(wanted.commands, facts)
+
+
+def _report(
+    wanted: ReplayRequest,
+    standard: DramStandard,
+    trace: Trace,
+    channels: int,
+    mapper: str,
+    policy: RefreshPolicy,
+    stats: tuple[Stat, ...],
+) -> ReplayReport:
+    return ReplayReport(
+        trace=wanted.trace,
+        format=trace.format.value,
+        memory=wanted.memory,
+        controller=wanted.controller,
+        channels=channels,
+        mapper=mapper,
         refresh=policy.value,
-        stats=tuple(_stats(result, standard, number)),
+        notes=energy_notes(standard),
+        stats=stats,
     )
-    if out is not None:
-        report.write(out)
-    return report
 
 
 def _stats(result: ReplayResult, standard: DramStandard, channels: int) -> Iterator[Stat]:
     n = [int(count) for count in result.counts.sum(axis=0)]
     reads, writes = result.requests
-    seconds = result.elapsed_seconds
-    peak = float(standard.peak_bytes_per_second * channels)
-    yield Stat("sim.seconds", seconds, "Second", "time from the start to the last completion")
-    yield Stat("sim.ticks", result.end_tick, "Tick", f"the same in ticks of {float(result.tick_fs) / 1000:g} ps")
-    for kind, requests in (("read", reads), ("write", writes)):
-        size = requests * result.burst_bytes
-        rate = size / seconds if seconds else 0.0
-        yield Stat(f"mem.requests.{kind}", requests, "Count", f"{kind} requests completed")
-        yield Stat(f"mem.bytes.{kind}", size, "Byte", f"bytes moved by {kind}s")
-        yield Stat(f"mem.bandwidth.{kind}", rate, "Byte/Second", f"mean bandwidth of {kind}s")
-    total = (reads + writes) * result.burst_bytes / seconds if seconds else 0.0
-    yield Stat("mem.bandwidth.total", total, "Byte/Second", "mean bandwidth")
-    yield Stat("mem.bandwidth.peak", peak, "Byte/Second", "bandwidth of the data buses")
-    yield Stat("mem.bandwidth.utilization", total / peak, "Ratio", "mean over peak bandwidth")
+    traffic = Traffic(
+        reads=reads,
+        writes=writes,
+        activates=n[Count.ACT],
+        read_bursts=n[Count.RD],
+        write_bursts=n[Count.WR],
+        refreshes_all_bank=n[Count.REFAB],
+        refreshes_per_bank=n[Count.REFPB],
+        end_tick=result.end_tick,
+    )
+    yield from traffic_stats(traffic, standard, channels)
     for w, kind in enumerate(("read", "write")):
-        yield from _latency(f"mem.latency.{kind}", result.from_arrival[w], result, f"{kind} latency from arrival")
-        yield from _latency(
-            f"mem.queue_latency.{kind}", result.from_queue[w], result, f"{kind} latency from queue entry"
-        )
-    for name, count, what in (
-        ("hits", Count.HITS, "requests whose row was open"),
-        ("misses", Count.MISSES, "requests that found their bank closed"),
-        ("conflicts", Count.CONFLICTS, "requests that found another row open"),
-    ):
-        yield Stat(f"mem.rows.{name}", n[count], "Count", what)
-    yield Stat("mem.rows.hit_rate", n[Count.HITS] / max(reads + writes, 1), "Ratio", "hits over requests")
+        arrival, queue = f"{kind} latency from arrival", f"{kind} latency from queue entry"
+        yield from latency_stats(f"mem.latency.{kind}", result.from_arrival[w], standard, arrival)
+        yield from latency_stats(f"mem.queue_latency.{kind}", result.from_queue[w], standard, queue)
+    yield from row_stats(n[Count.HITS], n[Count.MISSES], n[Count.CONFLICTS], traffic.requests)
     for count in (Count.ACT, Count.PRE, Count.PREAB, Count.RD, Count.WR, Count.REFAB, Count.REFPB):
         yield Stat(f"mem.commands.{count.name}", n[count], "Count", f"{count.name} commands")
     for name, count, what in (
@@ -176,31 +180,36 @@ def _stats(result: ReplayResult, standard: DramStandard, channels: int) -> Itera
         ("idle", Count.IDLE, "without requests"),
     ):
         yield Stat(f"mem.bus.{name}", n[count], "Tick", f"data-bus time {what}, all pseudo-channels")
-    yield from _energy(n, reads + writes, result.burst_bytes)
+    yield from energy_stats(traffic, standard)
 
 
-def _latency(name: str, latencies: Latencies, result: ReplayResult, what: str) -> Iterator[Stat]:
-    scale = result.nanoseconds_per_tick
-    yield Stat(f"{name}.mean", latencies.mean * scale, "Nanosecond", f"mean {what}")
-    for label, share in QUANTILES:
-        yield Stat(
-            f"{name}.{label}", latencies.quantile(share) * scale, "Nanosecond", f"{share:.0%} quantile of {what}"
-        )
-    yield Stat(f"{name}.max", latencies.maximum * scale, "Nanosecond", f"largest {what}")
-
-
-def _energy(n: list[int], requests: int, burst_bytes: int) -> Iterator[Stat]:
-    """Energy of the commands by the energy table of `ENERGY_TABLE`, without static power."""
-    system = load_spec(resolve_preset(ENERGY_TABLE, Path()), SystemSpec).spec
-    counts = Counts()
-    counts.dram_activates = n[Count.ACT]
-    counts.dram_reads, counts.dram_writes = n[Count.RD], n[Count.WR]
-    counts.dram_refreshes_all_bank, counts.dram_refreshes_per_bank = n[Count.REFAB], n[Count.REFPB]
-    parts = energy_pj(counts, 0, system.energy, system.device.power)
-    parts = {name.removeprefix("hbm_"): value for name, value in parts.items() if name.startswith("hbm_")}
-    for name, value in parts.items():
-        yield Stat(f"mem.energy.{name}", value, "Picojoule", f"energy of {name}, by the energy table of {ENERGY_TABLE}")
-    total = sum(parts.values())
-    yield Stat("mem.energy.total", total, "Picojoule", "energy of all commands and pins, no static power")
-    bits = 8 * burst_bytes * max(requests, 1)
-    yield Stat("mem.energy.per_bit", total / bits, "Picojoule/Bit", "the same over the bits moved")
+def _reference_stats(result: Hbm34Replay, standard: DramStandard, channels: int) -> Iterator[Stat]:
+    n, commands = result.counts, result.commands
+    reads, writes = result.requests
+    traffic = Traffic(
+        reads=reads,
+        writes=writes,
+        activates=commands[Hbm34Command.ACT],
+        read_bursts=commands[Hbm34Command.RD],
+        write_bursts=commands[Hbm34Command.WR],
+        refreshes_all_bank=commands[Hbm34Command.REFAB],
+        refreshes_per_bank=0,
+        end_tick=result.end_tick,
+    )
+    yield from traffic_stats(traffic, standard, channels)
+    for kind, latencies in zip(("read", "write"), result.latencies, strict=True):
+        what = f"{kind} latency from queue entry" + (" to its WR" if kind == "write" else "")
+        yield from latency_stats(f"mem.latency.{kind}", latencies, standard, what)
+    yield from row_stats(n[Hbm34Count.HITS], n[Hbm34Count.MISSES], n[Hbm34Count.CONFLICTS], traffic.requests)
+    yield Stat("mem.forwarded", n[Hbm34Count.FORWARDED], "Count", "reads answered from the write queue")
+    yield Stat("mem.coalesced", n[Hbm34Count.COALESCED], "Count", "writes merged into a queued write")
+    for command in Hbm34Command:
+        yield Stat(f"mem.commands.{command.name}", commands[command], "Count", f"{command.name} commands")
+    for name, count in (
+        ("read", Hbm34Count.READ_QUEUE),
+        ("write", Hbm34Count.WRITE_QUEUE),
+        ("refresh", Hbm34Count.REFRESH_QUEUE),
+    ):
+        mean = n[count] / result.end_tick if result.end_tick else 0.0
+        yield Stat(f"mem.queue.{name}", mean, "Count", f"mean length of the {name} queues, all channels")
+    yield from energy_stats(traffic, standard)

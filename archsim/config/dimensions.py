@@ -31,6 +31,8 @@ class Dimension(StrEnum):
     ENERGY = "energy"  # J
     ENERGY_PER_BIT = "energy/bit"  # J/b
     ENERGY_PER_BYTE = "energy/byte"  # J/B
+    VOLTAGE = "voltage"  # V
+    CURRENT = "current"  # A
 
 
 class QuantityError(UserError):
@@ -68,6 +70,8 @@ _GRAMMAR: dict[Dimension, tuple[str, tuple[str, ...], bool]] = {
     Dimension.ENERGY: ("J", ("f", "p", "n", "u", "m", "", "k", "M"), False),
     Dimension.ENERGY_PER_BIT: ("J/b", ("f", "p", "n", "u"), False),
     Dimension.ENERGY_PER_BYTE: ("J/B", ("f", "p", "n", "u"), False),
+    Dimension.VOLTAGE: ("V", ("m", ""), False),
+    Dimension.CURRENT: ("A", ("u", "m", ""), False),
 }
 
 # Dimension -> (what it is called in a message, an example).
@@ -84,6 +88,8 @@ _WORDS: dict[Dimension, tuple[str, str]] = {
     Dimension.ENERGY: ("an energy", "0.909 nJ"),
     Dimension.ENERGY_PER_BIT: ("an energy per bit", "3.9 pJ/b"),
     Dimension.ENERGY_PER_BYTE: ("an energy per byte", "31.2 pJ/B"),
+    Dimension.VOLTAGE: ("a voltage", "1.2 V"),
+    Dimension.CURRENT: ("a current", "65 mA"),
 }
 
 # How people write units elsewhere -> how they are written here. Only used to suggest.

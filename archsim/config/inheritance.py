@@ -137,6 +137,15 @@ def apply_overrides(tree: Node, overrides: Mapping[str, object] | Sequence[str])
     return tree
 
 
+def override_values(overrides: Mapping[str, object] | Sequence[str]) -> dict[str, Any]:
+    """Overrides of either form as a mapping of paths to plain values. Raises SpecError."""
+    problems: list[Problem] = []
+    values = {path: plain(value) for path, value in _parsed(overrides, problems)}
+    if problems:
+        raise SpecError(problems)
+    return values
+
+
 def _parsed(overrides: Mapping[str, object] | Sequence[str], problems: list[Problem]) -> Iterator[tuple[str, Node]]:
     if isinstance(overrides, str):
         raise TypeError("overrides are a list of texts, not one text")

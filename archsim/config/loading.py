@@ -27,6 +27,7 @@ __all__ = [
     "LoadedSpec",
     "data_root",
     "load_mapping",
+    "load_part",
     "load_spec",
     "preset_names",
     "read_key",
@@ -98,6 +99,11 @@ def load_mapping(
     reader = TreeReader(search)
     tree = reader.read_mapping(data, _MAPPING, folder)
     return _finished(reader, tree, folder / _MAPPING, model, overrides)
+
+
+def load_part(loaded: LoadedSpec[Any], key: str, model: type[T]) -> LoadedSpec[T]:
+    """One top-level key of a loaded file, validated as a spec of its own. Raises SpecError with every problem."""
+    return _finished(TreeReader(), loaded.tree.entries[key], loaded.file, model, ())
 
 
 def _finished(

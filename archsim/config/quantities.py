@@ -119,6 +119,12 @@ PicojoulePerBit = Annotated[float, _quantity(Dimension.ENERGY_PER_BIT, PJ_PER_JO
 PicojoulePerByte = Annotated[float, _quantity(Dimension.ENERGY_PER_BYTE, PJ_PER_JOULE)]
 """Picojoules per byte: "31.2 pJ/B"."""
 
+Volts = Annotated[float, _quantity(Dimension.VOLTAGE, 1)]
+"""Volts: "1.2 V"."""
+
+Milliamperes = Annotated[float, _quantity(Dimension.CURRENT, 1000)]
+"""Milliamperes: "65 mA"."""
+
 
 _COUNT_EXPECTED = "a whole number above zero"
 _NUMBER_EXPECTED = "a number above zero, without a unit"

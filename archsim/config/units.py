@@ -17,6 +17,7 @@ from archsim.config.quantities import (
     FlopPerSecond,
     Fraction01,
     FrequencyHz,
+    Milliamperes,
     PicojoulePerBit,
     PicojoulePerByte,
     Picojoules,
@@ -25,6 +26,7 @@ from archsim.config.quantities import (
     TimeFs,
     Timing,
     TimingNsOrClocks,
+    Volts,
     Watts,
 )
 
@@ -36,6 +38,7 @@ __all__ = [
     "FlopPerSecond",
     "Fraction01",
     "FrequencyHz",
+    "Milliamperes",
     "PicojoulePerBit",
     "PicojoulePerByte",
     "Picojoules",
@@ -45,6 +48,7 @@ __all__ = [
     "TimeFs",
     "Timing",
     "TimingNsOrClocks",
+    "Volts",
     "Watts",
     "describe",
     "exact_quantity",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,17 @@ def parse_yaml(text: str, file: str, blemishes: list[Problem] | None = None) -> 
 
 def parse_value(text: str, file: str, blemishes: list[Problem] | None = None) -> Node:
     """Any one YAML value, e.g. the right side of an override. Raises SpecError; `blemishes` as in read_yaml."""
+    tree, problems = _parsed(text, file)
+    if problems and blemishes is None:
+        raise SpecError(list(problems))
+    if blemishes is not None:
+        blemishes += problems
+    return tree
+
+
+@lru_cache(maxsize=128)
+def _parsed(text: str, file: str) -> tuple[Node, tuple[Problem, ...]]:
+    """The tree and what can be read past. Trees are never changed, so the presets of a sweep are parsed once."""
     try:
         composed = _StrictLoader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
@@ -119,14 +131,10 @@ def parse_value(text: str, file: str, blemishes: list[Problem] | None = None) ->
     except RecursionError:
         raise SpecError([Problem(file, None, "", "the values are nested too deeply")]) from None
     if composed is None:
-        return Node(None, file, None)
+        return Node(None, file, None), ()
     builder = _Builder(file)
     tree = builder.build(composed, "", composed.start_mark.line + 1)
-    if builder.problems and blemishes is None:
-        raise SpecError(builder.problems)
-    if blemishes is not None:
-        blemishes += builder.problems
-    return with_sources(tree, None)
+    return with_sources(tree, None), tuple(builder.problems)
 
 
 def with_sources(node: Node, inherited: str | None) -> Node:

@@ -26,9 +26,7 @@ from archsim.kernels.channel import (
     JOB_TILE_END,
     JOB_TILE_TICKS,
     JOB_TILES,
-    MAX_BANKS,
     MAX_JOBS,
-    MAX_PCS,
     NEVER,
     NOW,
     OPEN_ROW,
@@ -43,21 +41,27 @@ from archsim.kernels.channel import (
     STREAM_WINDOW,
     STREAM_WRITE,
     TILE_EVENT,
+    pseudo_channel,
 )
-from archsim.kernels.dram import advance
+from archsim.kernels.dram import advance_special
 from archsim.kernels.jit import inlined, kernel, pointer
+from archsim.kernels.special import specialised
 from archsim.kernels.timing import DramTiming
 
 IDENTITY_LENGTH = 1 << 14
 """Room for the longest identity."""
 
 
-@kernel
 def write_identity(state, q, out):  # type: ignore[no-untyped-def]
     """Write all of a state that its future depends on; its length. Two channels at the same tick with the same identity
     (and, for streams with lists of requests, the same lists) do the same for ever.
 
     The canonical form alone promises that up to the next checkpoint; absolute rows and progress are added to it."""
+    return _write_identity(state, specialised(q), out)
+
+
+@kernel
+def _write_identity(state, q, out):  # type: ignore[no-untyped-def]
     st = pointer(state)
     o = pointer(out)
     n = write_form(st, q, o)
@@ -69,8 +73,9 @@ def write_identity(state, q, out):  # type: ignore[no-untyped-def]
 @inlined
 def _write_rows(state, q: DramTiming, out, n):  # type: ignore[no-untyped-def]
     for p in range(q.pseudo_channels):
-        for i in range(p * MAX_BANKS, p * MAX_BANKS + q.stack_ids * q.bank_groups * q.banks_per_group):
-            out[n] = state[OPEN_ROW + i]
+        pc = pseudo_channel(state, p)
+        for bank in range(q.stack_ids * q.bank_groups * q.banks_per_group):
+            out[n] = pc[OPEN_ROW + bank]
             n += 1
     return n
 
@@ -83,10 +88,11 @@ def _write_streams(state, q: DramTiming, out, n):  # type: ignore[no-untyped-def
             out[n] = state[field + s]
             n += 1
         for p in range(q.pseudo_channels):
+            pc = pseudo_channel(state, p)
             for field in (
                 STREAM_BASE, STREAM_TOTAL, STREAM_NEXT, STREAM_ISSUED, STREAM_SHARE, STREAM_THRESHOLD,
             ):  # fmt: skip
-                out[n] = state[field + s * MAX_PCS + p]
+                out[n] = pc[field + s]
                 n += 1
     return n
 
@@ -130,25 +136,30 @@ def earliest_ready(state, q, job):  # type: ignore[no-untyped-def]
     if state[j + JOB_READY] < NEVER:
         return state[j + JOB_READY]
     most = 1
+    st = pointer(state)
     for p in range(q.pseudo_channels):
+        pc = pseudo_channel(st, p)
         missing = 0
         for k in range(state[ACTIVE_STREAMS]):
             s = state[ACTIVE + k]
             if state[STREAM_JOB + s] == job and state[STREAM_WRITE + s] == 0:
-                sp = s * MAX_PCS + p
-                wanted = min(state[STREAM_THRESHOLD + sp], state[STREAM_TOTAL + sp])
-                missing += max(0, wanted - state[STREAM_ISSUED + sp])
+                wanted = min(pc[STREAM_THRESHOLD + s], pc[STREAM_TOTAL + s])
+                missing += max(0, wanted - pc[STREAM_ISSUED + s])
         most = max(most, missing)
     return state[NOW] + (most - 1) * q.tCCDS + q.tCL + q.tBL
 
 
-@kernel
 def run_to_ready(state, q, bank_of, column_of, trace, arrival, job, until):  # type: ignore[no-untyped-def]
     """Run a channel until it is known when the job's next tile has its data, but not beyond that tick, nor beyond
     `until`, nor past the end of a job. Other arguments as in `dram.advance`."""
+    _run_to_ready(state, specialised(q), bank_of, column_of, trace, arrival, job, until)
+
+
+@kernel
+def _run_to_ready(state, q, bank_of, column_of, trace, arrival, job, until):  # type: ignore[no-untyped-def]
     nothing = np.zeros(0, np.int64)
     no_log = np.zeros((0, 8), np.int64)
     state[FINISHED_JOB] = -1
     while state[NOW] < until and state[FINISHED_JOB] < 0 and state[JOB + job * JOB_FIELDS + JOB_READY] >= NEVER:
         stop = min(until, earliest_ready(state, q, job))
-        advance(state, q, bank_of, column_of, trace, arrival, nothing, no_log, stop, False)
+        advance_special(state, q, bank_of, column_of, trace, arrival, nothing, no_log, stop, False)

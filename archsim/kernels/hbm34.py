@@ -12,6 +12,7 @@ commands (every row command and column keeps a PRE of its bank, and PREab, away 
 from __future__ import annotations
 
 from archsim.kernels.hbm34_pick import pick_active, pick_hit, pick_row
+from archsim.kernels.hbm34_queue import dequeue, inject
 from archsim.kernels.hbm34_state import (
     ACT,
     ACT_FROM,
@@ -25,15 +26,15 @@ from archsim.kernels.hbm34_state import (
     ACTIVE_RANK,
     BANKS,
     BANKS_OF_PC,
-    COALESCED,
+    CLOCK,
     COLUMN_BUS,
     COLUMN_OK,
     COMMANDS,
     CONFLICTS,
     DEPTH,
-    FILTER,
-    FILTERS,
-    FORWARDED,
+    DRAINED,
+    FIRST_COMMAND,
+    FOLLOWING,
     GROUP_OK,
     GROUPS,
     HIT_FROM,
@@ -45,6 +46,8 @@ from archsim.kernels.hbm34_state import (
     LAST_RETURN,
     LENGTH,
     LOG_FIELDS,
+    LOG_LENGTH,
+    LOG_PER_TICK,
     LOG_ROOM,
     MISSES,
     MODE,
@@ -68,6 +71,7 @@ from archsim.kernels.hbm34_state import (
     REFRESH_DONE,
     REFRESH_QUEUE,
     ROW_BUS,
+    STARTED,
     TICKS,
     WINDOW,
     WINDOW_NEXT,
@@ -79,69 +83,14 @@ from archsim.kernels.jit import inlined, kernel, pointer
 
 @inlined
 def _note(log, counts, clock, command, what):  # type: ignore[no-untyped-def]
-    n = counts[COMMANDS]
-    if n < counts[LOG_ROOM]:
-        log[3 * n] = clock
-        log[3 * n + 1] = command
-        log[3 * n + 2] = what
-    counts[COMMANDS] = n + 1
-
-
-@inlined
-def _inject(s, clock, first, n, keys, columns, writes, arrivals, latencies, counts):  # type: ignore[no-untyped-def]
-    """Queue up to four requests from `first` on. Returns the next one and whether it was refused."""
-    end = min(first + INJECTED, n)
-    for i in range(first, end):
-        key, write = keys[i], writes[i]
-        pc = (key & 63) >> 5
-        slot = FILTER + (((key << 5) ^ (key >> 5) ^ columns[i]) & (FILTERS - 1))
-        if s[slot] > 0:
-            same = False
-            base = (2 + pc) * DEPTH
-            for k in range(base, base + s[LENGTH + 2 + pc]):
-                same = same or (s[KEY + k] == key and columns[s[ID + k]] == columns[i])
-            if same:
-                if write:
-                    counts[COALESCED] += 1
-                else:
-                    counts[FORWARDED] += 1
-                    counts[READ_LATENCY] += 1
-                    latencies[i] = 1
-                    s[LAST_RETURN] = max(s[LAST_RETURN], clock + 1)
-                continue
-        lane = 2 * write + pc
-        if s[LENGTH + 2 * write] + s[LENGTH + 2 * write + 1] >= DEPTH:
-            return i, True
-        place = lane * DEPTH + s[LENGTH + lane]
-        s[KEY + place] = key
-        s[ID + place] = i
-        s[LENGTH + lane] += 1
-        arrivals[i] = clock
-        if write:
-            s[slot] += 1
-        if write == s[MODE]:
-            bank = key & 63
-            if s[OPEN + bank] < 0:
-                s[ACT_FROM + pc] = min(s[ACT_FROM + pc], s[ACT_OK + bank])
-            elif s[OPEN + bank] == key:
-                s[HIT_FROM + pc] = min(s[HIT_FROM + pc], s[COLUMN_OK + write * BANKS + bank])
-            else:
-                s[PRE_FROM + pc] = min(s[PRE_FROM + pc], s[PRE_OK + bank])
-    return end, False
-
-
-@inlined
-def _dequeue(s, lane, place, columns):  # type: ignore[no-untyped-def]
-    """Take the request at `place` out of its lane; the others keep their order."""
-    base = lane * DEPTH
-    if lane >= 2:
-        key = s[KEY + base + place]
-        s[FILTER + (((key << 5) ^ (key >> 5) ^ columns[s[ID + base + place]]) & (FILTERS - 1))] -= 1
-    last = s[LENGTH + lane] - 1
-    for k in range(base + place, base + last):
-        s[KEY + k] = s[KEY + k + 1]
-        s[ID + k] = s[ID + k + 1]
-    s[LENGTH + lane] = last
+    if counts[LOG_ROOM] > 0:
+        n = counts[LOG_LENGTH]
+        log[LOG_FIELDS * n] = clock
+        log[LOG_FIELDS * n + 1] = command
+        log[LOG_FIELDS * n + 2] = what
+        counts[LOG_LENGTH] = n + 1
+    counts[COMMANDS] += 1
+    counts[FIRST_COMMAND + command] += 1
 
 
 @inlined
@@ -209,13 +158,15 @@ def _column_slot(s, q, clock, columns, arrivals, latencies, decided, counts, log
         bank = s[KEY + lane * DEPTH + k] & 63
         if not decided[request]:
             counts[HITS] += 1
-        _dequeue(s, lane, k, columns)
+        dequeue(s, lane, k, columns)
     else:
         return
     _column(s, q, clock, write, bank)
     _note(log, counts, clock, RD + write, request)
     s[PRE_FROM + (bank >> 5)] = min(s[PRE_FROM + (bank >> 5)], s[PRE_OK + bank])
-    if not write:
+    if write:  # done, as far as the controller is concerned
+        latencies[request] = clock - arrivals[request]
+    else:
         latencies[request] = clock + q.read_latency - arrivals[request]
         counts[READ_LATENCY] += latencies[request]
         s[LAST_RETURN] = clock + q.read_latency
@@ -305,7 +256,7 @@ def _row_slot(s, q, clock, columns, decided, counts, log):  # type: ignore[no-un
     if s[OPEN + bank] < 0:
         if not decided[request]:
             counts[MISSES] += 1
-        _dequeue(s, lane, k, columns)
+        dequeue(s, lane, k, columns)
         _activate(s, q, clock, key, lane >> 1, request)
         _note(log, counts, clock, ACT, request)
     else:
@@ -345,16 +296,27 @@ def _next_event(s, q, clock):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _serve(q, n, s, keys, columns, writes, arrivals, latencies, decided, counts, log):  # type: ignore[no-untyped-def]
+def _begin(s, q):  # type: ignore[no-untyped-def]
     for bank in range(BANKS):
         s[OPEN + bank] = -1
     for k in range(WINDOW, WINDOW_NEXT):
         s[k] = -q.act_window
-    clock = following = 0
+    s[STARTED] = 1
+
+
+@inlined
+def _serve(q, n, last, s, keys, columns, writes, arrivals, latencies, decided, counts, log):  # type: ignore[no-untyped-def]
+    if not s[STARTED]:
+        _begin(s, q)
+    clock, following = s[CLOCK], s[FOLLOWING]
     refused = False
     while True:
+        if not last and n - following < INJECTED:
+            break
+        if counts[LOG_ROOM] > 0 and counts[LOG_ROOM] - counts[LOG_LENGTH] < LOG_PER_TICK:
+            break
         if following < n:
-            following, refused = _inject(s, clock, following, n, keys, columns, writes, arrivals, latencies, counts)
+            following, refused = inject(s, clock, following, n, keys, columns, writes, arrivals, latencies, counts)
         counts[READ_QUEUE] += s[LENGTH] + s[LENGTH + 1]
         counts[WRITE_QUEUE] += s[LENGTH + 2] + s[LENGTH + 3]
         counts[REFRESH_QUEUE] += s[REFRESH_ASKED] - s[REFRESH_DONE]
@@ -369,9 +331,12 @@ def _serve(q, n, s, keys, columns, writes, arrivals, latencies, decided, counts,
             waiting = write_queue if writes[following] else reads
             if not refused or waiting < DEPTH:
                 continue
+        elif not last:
+            continue
         event = _next_event(s, q, clock)
         if following == n and reads + write_queue + s[ACTIVE_LENGTH] + s[ACTIVE_LENGTH + 1] == 0:
             if clock >= s[LAST_RETURN]:
+                s[DRAINED] = 1
                 break
             event = min(event, s[LAST_RETURN])
         idle = event - clock - 1
@@ -379,20 +344,25 @@ def _serve(q, n, s, keys, columns, writes, arrivals, latencies, decided, counts,
         counts[WRITE_QUEUE] += idle * write_queue
         counts[REFRESH_QUEUE] += idle * (s[REFRESH_ASKED] - s[REFRESH_DONE])
         clock = event - 1
+    s[CLOCK], s[FOLLOWING] = clock, following
     counts[TICKS] = clock
 
 
 @kernel
-def serve_requests(q: Hbm34Timing, state, keys, columns, writes, arrivals, latencies, decided, counts, log):  # type: ignore[no-untyped-def]
-    """Serve all requests in order of injection and wait for the last read's data. Everything is int64.
+def serve_requests(q: Hbm34Timing, state, keys, columns, writes, last, arrivals, latencies, decided, counts, log):  # type: ignore[no-untyped-def]
+    """Serve requests in order of injection, as far as the log has room and those there are determine what happens.
 
-    `state` has STATE_WORDS zeros. Out: `arrivals`, `latencies` (of reads, in ticks), `counts` (Hbm34Count) and as much
-    of `log` (flat, LOG_FIELDS to a command) as there is room for. `decided` is n zeros, for the kernel's own use.
+    Everything is int64. `state` has STATE_WORDS, zeros in the beginning, and is taken up where it was left. Without
+    `last`, more requests may follow: it stops before the tick that could inject one of them. With it, it goes on to
+    the last read's data. Out: `arrivals`, `latencies` (in ticks: a read's to the last of its data, a write's to its
+    WR), `counts` (Hbm34Count), and `log` (flat, LOG_FIELDS to a command) if it has room at all. `decided` is the
+    kernel's own, a zero for each new request.
     """
     counts[LOG_ROOM] = len(log) // LOG_FIELDS
     _serve(
         q,
         len(keys),
+        last,
         pointer(state),
         pointer(keys),
         pointer(columns),

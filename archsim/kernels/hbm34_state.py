@@ -64,15 +64,20 @@ class Hbm34Count(IntEnum):
     READ_QUEUE = 7  # queued requests, summed over ticks
     WRITE_QUEUE = 8
     REFRESH_QUEUE = 9
-    COMMANDS = 10  # all that were issued, logged or not
-    LOG_ROOM = 11  # how many the log can hold
+    COMMANDS = 10  # all that were issued
+    LOG_ROOM = 11  # how many the log can hold; 0: no log is wanted
+    LOG_LENGTH = 12  # how many it holds
+    FIRST_COMMAND = 13  # how many were issued of the first command, Hbm34Command.ACT; the others follow
 
 
 ACT, PREPB, PREAB, RD, REFAB = (
     int(c) for c in (Hbm34Command.ACT, Hbm34Command.PREPB, Hbm34Command.PREAB, Hbm34Command.RD, Hbm34Command.REFAB)
 )
 TICKS, HITS, MISSES, CONFLICTS, FORWARDED, COALESCED = (int(c) for c in list(Hbm34Count)[:6])
-READ_LATENCY, READ_QUEUE, WRITE_QUEUE, REFRESH_QUEUE, COMMANDS, LOG_ROOM = (int(c) for c in list(Hbm34Count)[6:])
+READ_LATENCY, READ_QUEUE, WRITE_QUEUE, REFRESH_QUEUE, COMMANDS = (int(c) for c in list(Hbm34Count)[6:11])
+LOG_ROOM, LOG_LENGTH, FIRST_COMMAND = (int(c) for c in list(Hbm34Count)[11:])
+COUNT_WORDS = FIRST_COMMAND + len(Hbm34Command)
+LOG_PER_TICK = 2  # commands at most: one per slot
 
 LOG_FIELDS = 3  # clock, command, request; the pseudo-channel - 2 in place of the request for PREab and REFab
 NEVER = 1 << 60
@@ -116,4 +121,8 @@ KEY = LENGTH + 4  # per lane and place, oldest first
 ID = KEY + 4 * DEPTH
 FILTER = ID + 4 * DEPTH  # queued writes by a hash of their address: zero proves there is none
 FILTERS = 1024
-STATE_WORDS = FILTER + FILTERS
+CLOCK = FILTER + FILTERS  # where to go on
+FOLLOWING = CLOCK + 1  # the next request to inject
+STARTED = FOLLOWING + 1
+DRAINED = STARTED + 1  # every request is served, and nothing more will come
+STATE_WORDS = DRAINED + 1

@@ -93,3 +93,28 @@ else:
     def shifted(part: np.ndarray, words: int) -> np.ndarray:
         """A pointer further into the array: a block of it, with its own offsets."""
         return _int64_shifted(part, words)  # type: ignore[no-any-return,call-arg]
+
+
+@intrinsic
+def _trailing_zeros(_typing: Any, _word: types.Integer) -> Any:
+    """The number of zero bits below the lowest one, of an int64 that is not zero."""
+    signature = types.int64(types.int64)
+
+    def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], cgutils.true_bit)
+
+    return signature, codegen
+
+
+if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+
+    def lowest_bit(word: int) -> int:
+        """The place of the lowest one of a word that is not zero."""
+        return (int(word) & -int(word)).bit_length() - 1
+
+else:
+
+    @inlined
+    def lowest_bit(word: int) -> int:
+        """The place of the lowest one of a word that is not zero."""
+        return _trailing_zeros(word)  # type: ignore[no-any-return,call-arg]

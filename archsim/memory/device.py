@@ -316,15 +316,22 @@ def _work_of(data: Range | Shares) -> tuple[int, int] | Shares:
     return data if isinstance(data, Shares) else (data.first_burst, data.bursts)
 
 
-_MEMOS: dict[tuple[DramTiming, bytes], Memo] = {}
+_MEMOS: dict[tuple[DramTiming, bytes, int], Memo] = {}
+_MEMO_BUDGET_BYTES = [1 << 30]
+
+
+def bound_memo(budget_bytes: int) -> None:
+    """Memory that the memo of devices made from now on may take in this process; it changes speed, no result."""
+    _MEMO_BUDGET_BYTES[0] = budget_bytes
 
 
 def _shared_memo(timing: DramTiming, bank_of: np.ndarray) -> Memo:
     """One memo per timing and address map in a process: runs learn from each other, and none changes a result."""
-    key = (timing, bank_of.tobytes())
+    budget_bytes = _MEMO_BUDGET_BYTES[0]
+    key = (timing, bank_of.tobytes(), budget_bytes)
     if key not in _MEMOS:
         _MEMOS.clear()  # keeps the memory of a sweep over timings bounded
-        _MEMOS[key] = new_memo()
+        _MEMOS[key] = new_memo(budget_bytes)
     return _MEMOS[key]
 
 

@@ -6,24 +6,39 @@ controller takes them (four per tick at most); commands and totals out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from fractions import Fraction
 from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from archsim.config.errors import UserError
 from archsim.kernels.hbm34 import serve_requests
 from archsim.kernels.hbm34_state import (
+    ACTIVE_ID,
+    ACTIVE_LENGTH,
+    BANKS_OF_PC,
+    COUNT_WORDS,
     DEPTH,
+    DRAINED,
+    FIRST_COMMAND,
+    FOLLOWING,
+    ID,
+    INJECTED,
+    LENGTH,
     LOG_FIELDS,
+    PCS,
     STATE_WORDS,
     Hbm34Command,
     Hbm34Count,
     Hbm34Timing,
 )
+from archsim.memory.standard import DramStandard
 
 Int64 = NDArray[np.int64]
 
@@ -63,6 +78,14 @@ HBM3_16GB_8HI_6400 = MappingProxyType(
 """HBM3 16 Gb, 8 high, 6400 Mb/s, in CK. source: Ramulator 2.1 (commit c5b1c3a) HBM3 preset"""
 
 
+LOG_COMMANDS = 1 << 17
+"""Room of the command log between two hand-overs."""
+LANES = 2 * PCS
+
+CommandSink = Callable[[pd.DataFrame], None]
+"""Takes commands in order of time, with the columns of Ramulator's command trace."""
+
+
 class Mapper(StrEnum):
     """Address maps."""
 
@@ -92,6 +115,33 @@ class Hbm34Result:
     queue_sums: tuple[int, int, int]
     """Reads, writes and refreshes that wait in their queues, summed over ticks."""
     commands_issued: int
+
+
+def nominal_timings(standard: DramStandard) -> dict[str, int]:
+    """A memory's timings in CK, by the names of `HBM3_16GB_8HI_6400`.
+
+    Raises UserError if it is not organised as the HBM3 channel whose rules the controller knows."""
+    organisation = standard.organisation
+    for what, found, wanted in (
+        ("pseudo-channels", organisation.pseudo_channels, 2),
+        ("stack IDs", organisation.stack_ids, 2),
+        ("bank groups", organisation.bank_groups, 4),
+        ("banks per group", organisation.banks_per_group, 4),
+        ("columns", organisation.columns, 32),
+        ("bytes per burst", organisation.burst_bytes, ACCESS_BYTES),
+        ("command edges per clock", standard.commands.edges_per_clock, TICKS_PER_CK),
+        ("command edges of an ACT", standard.commands.ticks(standard.commands.activate_clocks), COMMAND_TICKS["ACT"]),
+        ("command edges of a RD", standard.commands.ticks(standard.commands.column_clocks), COMMAND_TICKS["RD"]),
+    ):
+        if found != wanted:
+            raise UserError(
+                f"the controller hbm34 schedules HBM3 channels with {wanted} {what}; {standard.name} has {found}",
+                expected="--memory hbm3_16gb_8hi, or another controller",
+            )
+    nominal: dict[str, int] = {"tCK_ps": int(Fraction(standard.clock_fs) / 1000)}
+    for name in list(HBM3_16GB_8HI_6400)[1:]:
+        nominal[name] = standard.clocks("tRFCab" if name == "nRFC" else "t" + name[1:])
+    return nominal
 
 
 def controller_timing(nominal: Mapping[str, int], refresh: bool, depth: int = DEPTH) -> Hbm34Timing:
@@ -154,6 +204,100 @@ def map_addresses(addresses: Int64, mapper: Mapper) -> tuple[Int64, Int64]:
     return row << 6 | pc << 5 | sid << 4 | group << 2 | bank, column
 
 
+class Served(NamedTuple):
+    """Requests that are done, in order of injection: whether each wrote, and its latency in ticks."""
+
+    write: Int64
+    latency: Int64
+
+
+class Hbm34Channel:
+    """One channel that is given requests piece by piece; what it holds is what has not been served.
+
+    Requests come as byte addresses and writes (0 or 1), in order; the controller takes four per tick while it has room.
+    `latencies` of a read reach to the last of its data (1 if forwarded), of a write to its WR (0 if merged).
+    """
+
+    def __init__(
+        self, timing: Hbm34Timing, mapper: Mapper, command_sink: CommandSink | None = None, number: int = 0
+    ) -> None:
+        self._timing = timing
+        self._mapper = mapper
+        self._sink = command_sink
+        self._number = number
+        self._state = np.zeros(STATE_WORDS, np.int64)
+        self._log = np.zeros(LOG_COMMANDS * LOG_FIELDS if command_sink is not None else 0, np.int64)
+        self._held = [np.zeros(0, np.int64) for _ in range(5)]  # keys, columns, writes, arrivals, decided
+        self.counts = np.zeros(COUNT_WORDS, np.int64)
+
+    def count(self, what: Hbm34Count) -> int:
+        """One of the counts so far."""
+        return int(self.counts[what])
+
+    def issued(self, command: Hbm34Command) -> int:
+        """How many of these commands have been issued."""
+        return int(self.counts[FIRST_COMMAND + command])
+
+    @property
+    def waiting_requests(self) -> int:
+        """Requests in memory: given and not served."""
+        return len(self._held[0])
+
+    def serve(self, addresses: Int64, writes: Int64, last: bool) -> Served:
+        """Go as far as these requests and those before determine what happens; with `last`, to the end."""
+        keys, columns = map_addresses(addresses, self._mapper)
+        nothing = np.zeros(len(keys), np.int64)
+        new = (keys, columns, writes, nothing, nothing)
+        keys, columns, writes, arrivals, decided = (np.concatenate(pair) for pair in zip(self._held, new, strict=True))
+        latencies = np.zeros(len(keys), np.int64)
+        while True:
+            self.counts[Hbm34Count.LOG_LENGTH] = 0
+            _serve_requests(
+                self._timing,
+                self._state,
+                keys,
+                columns,
+                writes,
+                int(last),
+                arrivals,
+                latencies,
+                decided,
+                self.counts,
+                self._log,
+            )
+            self._hand_over(keys, columns, writes)
+            following = int(self._state[FOLLOWING])
+            if self._state[DRAINED] if last else len(keys) - following < INJECTED:
+                break
+        held = np.concatenate((self._queued(), np.arange(following, len(keys))))
+        done = np.ones(len(keys), bool)
+        done[held] = False
+        self._renumber(held)
+        self._held = [column[held] for column in (keys, columns, writes, arrivals, decided)]
+        return Served(writes[done], latencies[done])
+
+    def _hand_over(self, keys: Int64, columns: Int64, writes: Int64) -> None:
+        n = self.count(Hbm34Count.LOG_LENGTH)
+        if self._sink is not None and n:
+            notes = self._log[: n * LOG_FIELDS].reshape(-1, LOG_FIELDS)
+            self._sink(_command_table(notes, keys, columns, writes, self._number))
+
+    def _places(self) -> Int64:
+        """Where the state holds the numbers of injected requests that are not served."""
+        lanes = [np.arange(self._state[LENGTH + lane]) + ID + lane * DEPTH for lane in range(LANES)]
+        active = [np.arange(self._state[ACTIVE_LENGTH + pc]) + ACTIVE_ID + pc * BANKS_OF_PC for pc in range(PCS)]
+        return np.concatenate((*lanes, *active))
+
+    def _queued(self) -> Int64:
+        return np.sort(self._state[self._places()])
+
+    def _renumber(self, held: Int64) -> None:
+        """Number the requests from the oldest one held on; `held` has their numbers so far, ascending."""
+        places = self._places()
+        self._state[places] = np.searchsorted(held, self._state[places])
+        self._state[FOLLOWING] = len(held) - (held >= self._state[FOLLOWING]).sum()
+
+
 def run_hbm34(
     addresses: ArrayLike,
     writes: ArrayLike,
@@ -164,48 +308,42 @@ def run_hbm34(
     """Serve requests (byte addresses, and whether each writes) in this order until the channel is drained."""
     address = np.ascontiguousarray(addresses, np.int64)
     write = np.ascontiguousarray(writes, np.bool_).astype(np.int64)
-    n = len(address)
     if address.shape != write.shape or address.ndim != 1:
         raise ValueError("addresses and writes are two sequences of one length")
-    if n and (address.min() < 0 or address.max() >= CAPACITY_BYTES):
+    if len(address) and (address.min() < 0 or address.max() >= CAPACITY_BYTES):
         raise ValueError(f"addresses are from 0 up to {CAPACITY_BYTES}, the channel's capacity in bytes")
-    keys, columns = map_addresses(address, Mapper(mapper))
+    tables: list[pd.DataFrame] = []
     timing = controller_timing(HBM3_16GB_8HI_6400, refresh)
-    room = 4 * n + 1024 if log else 0
-    while True:
-        notes = np.zeros(room * LOG_FIELDS, np.int64)
-        counts = np.zeros(len(Hbm34Count), np.int64)
-        latencies = np.zeros(n, np.int64)
-        arrivals, decided = np.zeros(n, np.int64), np.zeros(n, np.int64)
-        state = np.zeros(STATE_WORDS, np.int64)
-        serve_requests(timing, state, keys, columns, write, arrivals, latencies, decided, counts, notes)
-        issued = int(counts[Hbm34Count.COMMANDS])
-        if not log or issued <= room:
-            break
-        room = issued  # now the size is known: once more, with room for all
-    total = {count: int(counts[count]) for count in Hbm34Count}
-    reads = n - int(write.sum()) - total[Hbm34Count.FORWARDED]
+    channel = Hbm34Channel(timing, Mapper(mapper), tables.append if log else None)
+    served = channel.serve(address, write, last=True)
+    count = channel.count
+    reads = len(address) - int(write.sum()) - count(Hbm34Count.FORWARDED)
     return Hbm34Result(
-        commands=_command_table(notes.reshape(-1, LOG_FIELDS)[:issued], keys, columns, write),
-        ticks=total[Hbm34Count.TICKS],
-        row_hits=total[Hbm34Count.HITS],
-        row_misses=total[Hbm34Count.MISSES],
-        row_conflicts=total[Hbm34Count.CONFLICTS],
-        forwarded=total[Hbm34Count.FORWARDED],
-        coalesced=total[Hbm34Count.COALESCED],
-        read_latency=latencies[write == 0],
-        read_latency_sum=total[Hbm34Count.READ_LATENCY],
-        average_read_latency=total[Hbm34Count.READ_LATENCY] / reads if reads else 0.0,
+        commands=pd.concat(tables, ignore_index=True) if tables else _no_commands(),
+        ticks=count(Hbm34Count.TICKS),
+        row_hits=count(Hbm34Count.HITS),
+        row_misses=count(Hbm34Count.MISSES),
+        row_conflicts=count(Hbm34Count.CONFLICTS),
+        forwarded=count(Hbm34Count.FORWARDED),
+        coalesced=count(Hbm34Count.COALESCED),
+        read_latency=served.latency[served.write == 0],
+        read_latency_sum=count(Hbm34Count.READ_LATENCY),
+        average_read_latency=count(Hbm34Count.READ_LATENCY) / reads if reads else 0.0,
         queue_sums=(
-            total[Hbm34Count.READ_QUEUE],
-            total[Hbm34Count.WRITE_QUEUE],
-            total[Hbm34Count.REFRESH_QUEUE],
+            count(Hbm34Count.READ_QUEUE),
+            count(Hbm34Count.WRITE_QUEUE),
+            count(Hbm34Count.REFRESH_QUEUE),
         ),
-        commands_issued=issued,
+        commands_issued=count(Hbm34Count.COMMANDS),
     )
 
 
-def _command_table(notes: Int64, keys: Int64, columns: Int64, writes: Int64) -> pd.DataFrame:
+def _no_commands() -> pd.DataFrame:
+    none = np.zeros(0, np.int64)
+    return _command_table(none.reshape(0, LOG_FIELDS), none, none, none, 0)
+
+
+def _command_table(notes: Int64, keys: Int64, columns: Int64, writes: Int64, channel: int) -> pd.DataFrame:
     """A log as a table like Ramulator's command trace; -1 where a field does not apply."""
     names = np.array(["ACT", "PREpb", "PREab", "RD", "WR", "REFab"])
     assert len(names) == len(Hbm34Command)
@@ -224,7 +362,7 @@ def _command_table(notes: Int64, keys: Int64, columns: Int64, writes: Int64) -> 
         {
             "clock": notes[:, 0],
             "command": names[notes[:, 1]],
-            "Channel": np.zeros_like(request),
+            "Channel": np.full_like(request, channel),
             "PseudoChannel": np.where(whole, request + 2, (key >> 5) & 1),
             "Sid": field((key >> 4) & 1),
             "BankGroup": field((key >> 2) & 3),
@@ -235,3 +373,7 @@ def _command_table(notes: Int64, keys: Int64, columns: Int64, writes: Int64) -> 
             "source": field(np.zeros_like(request)),
         }
     )
+
+
+# Kernels are untyped.
+_serve_requests: Any = serve_requests

@@ -23,6 +23,7 @@ from archsim.kernels.timing import (
 )
 from archsim.memory.address_map import parse_address_map, row_set_tables
 from archsim.memory.controller import ZERO, ControllerSpec, PagePolicy, RefreshPolicy, RefreshTurn, Scheduler
+from archsim.memory.energy import EnergyBand, Geometry, MemoryEnergySpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -172,7 +173,8 @@ class AddressTables(NamedTuple):
 class DramStandard(Spec):
     """One kind of DRAM stack or device. `data_rate` is per pin; `transfers_per_clock` are transfers per clock CK.
 
-    `stack_capacity` is what the data sheet says; it is checked against the organisation.
+    `stack_capacity` is what the data sheet says; it is checked against the organisation. Without `energy`, times are
+    simulated and energies are not.
     """
 
     name: str
@@ -184,6 +186,23 @@ class DramStandard(Spec):
     organisation: Organisation
     commands: CommandSlots
     timings: Timings
+    energy: MemoryEnergySpec | None = None
+
+    @property
+    def energy_band(self) -> EnergyBand | None:
+        """What commands cost, or None where nothing is known of it."""
+        return None if self.energy is None else self.energy.band(self.energy_geometry(self.energy))
+
+    def energy_geometry(self, energy: MemoryEnergySpec) -> Geometry:
+        """What of this memory its command energies depend on."""
+        organisation = self.organisation
+        interval_fs = self.clocks("tREFI") * self.clock_fs
+        return Geometry(
+            row_bytes=organisation.row_bytes,
+            burst_bytes=organisation.burst_bytes,
+            banks=organisation.banks,
+            refreshed_rows=energy.refreshed_rows(organisation.rows, organisation.banks, interval_fs),
+        )
 
     @property
     def clock_fs(self) -> Fraction:

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 CHUNK_REQUESTS = 1 << 20
 """Requests per chunk of the formats with records of fixed size."""
 TEXT_BLOCK_BYTES = 1 << 24
+PARQUET_BUFFER_BYTES = 1 << 20
+"""Read a column's pages as they are wanted, not a whole row group at once."""
 SNIFFED_BYTES = 1 << 16
 SHOWN_CHARACTERS = 60
 
@@ -201,11 +203,27 @@ def _line_error(trace: Trace, number: int, line: str, fault: LineFault) -> UserE
 
 
 def _open_npy(file: Path) -> NDArray[np.generic]:
+    """The array, mapped: what is looked at of it is read."""
     try:
         array: NDArray[np.generic] = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{file} can't be read as a numpy array: {error}") from None
     return array
+
+
+def _npy_parts(file: Path) -> Iterator[NDArray[np.generic]]:
+    """The array's first axis in parts. Read, not mapped: mapped pages stay in memory as long as the array does."""
+    array = _open_npy(file)
+    if not array.flags.c_contiguous:  # stored column by column
+        for first in range(0, len(array), CHUNK_REQUESTS):
+            yield np.array(array[first : first + CHUNK_REQUESTS])
+        return
+    shape, dtype = array.shape[1:], array.dtype
+    row_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    with file.open("rb") as stream:
+        stream.seek(file.stat().st_size - row_bytes * len(array))
+        while block := stream.read(row_bytes * CHUNK_REQUESTS):
+            yield np.frombuffer(block, dtype).reshape(-1, *shape)
 
 
 def _npy_time(array: NDArray[np.generic], file: Path) -> _TimeColumn:
@@ -223,19 +241,19 @@ def _npy_time(array: NDArray[np.generic], file: Path) -> _TimeColumn:
 
 
 def _npy_chunks(trace: Trace) -> Iterator[Chunk]:
-    array = _open_npy(trace.file)
-    time = _npy_time(array, trace.file)
-    earliest = 0
-    for first in range(0, len(array), CHUNK_REQUESTS):
-        part = np.asarray(array[first : first + CHUNK_REQUESTS])
+    time = _npy_time(_open_npy(trace.file), trace.file)
+    first, earliest = 0, 0
+    for part in _npy_parts(trace.file):
         if part.dtype.names is not None:
+            columns: Any = part  # a structured array is indexed by name
             names = dict(zip(_folded(part.dtype.names), part.dtype.names, strict=True))
-            chunk = _chunk_of({name: part[field] for name, field in names.items()}, time)
+            chunk = _chunk_of({name: columns[field] for name, field in names.items()}, time)
         elif part.ndim == 2:
             chunk = _chunk_of({"address": part[:, 0], "write": part[:, 1], time.name or "-": part[:, -1]}, time)
         else:
             chunk = _decoded(part)
         earliest = _check_chunk(trace, chunk, first, earliest)
+        first += len(part)
         yield chunk
 
 
@@ -280,7 +298,7 @@ def _open_parquet(file: Path) -> "pa.parquet.ParquetFile":  # noqa: UP037 - pyar
     from pyarrow.parquet import ParquetFile
 
     try:
-        return ParquetFile(file)
+        return ParquetFile(file, pre_buffer=False, buffer_size=PARQUET_BUFFER_BYTES)
     except (OSError, ArrowException) as error:
         raise UserError(f"{file} can't be read as parquet: {error}") from None
 

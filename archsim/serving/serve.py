@@ -82,4 +82,4 @@ def iteration_energy_pj(records: Sequence[OperatorRecord], elapsed_fs: int, syst
     for record in records:
         counts.add(record.counts)
     power = system.device.power
-    return total_pj(within_limit(energy_pj(counts, elapsed_fs, system.energy, power), elapsed_fs, power))
+    return total_pj(within_limit(energy_pj(counts, elapsed_fs, system.energy_table, power), elapsed_fs, power))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +103,7 @@ def test_stats_txt_has_names_units_and_descriptions(invoke: Any, tmp_path: Path)
     for line in lines:
         values, comment = line.split("#")
         assert len(values.split()) == 2
-        assert comment.strip().startswith("(")
+        assert re.fullmatch(r" .+ \([A-Z][A-Za-z/]+\)", comment)
 
 
 def test_an_unloaded_read_has_the_latency_of_the_closed_form(invoke: Any, tmp_path: Path) -> None:
@@ -219,6 +221,134 @@ def test_bad_options_say_what_was_expected(
     trace = write_binary(tmp_path / "trace.bin", 10)
     result = invoke("replay", trace, *arguments)
     assert result.code == 2 and message in result.err
+
+
+def test_reads_and_writes_have_their_percentiles_and_energy_its_band(invoke: Any, tmp_path: Path) -> None:
+    trace = write_binary(tmp_path / "trace.bin")
+    for controller in ("fr_fcfs", "hbm34"):
+        result = invoke("replay", trace, *MEMORY, "--controller", controller, "--channels", 2, "--json")
+        for kind in ("read", "write"):
+            quantiles = [result.stat(f"mem.latency.{kind}.{name}") for name in ("p50", "p90", "p99", "max")]
+            assert quantiles == sorted(quantiles) and quantiles[0] > 0
+        low, likely, high = (result.stat(f"mem.energy.per_bit{name}") for name in (".low", "", ".high"))
+        assert 3 < low < likely < high < 12
+        parts = ("activate", "read", "write", "refresh", "io")
+        assert result.stat("mem.energy.total") == pytest.approx(sum(result.stat(f"mem.energy.{p}") for p in parts))
+        assert result.json["controller"] == controller and "per_bit and currents" in result.json["notes"][0]
+
+
+def test_energy_is_that_of_the_memory(invoke: Any, tmp_path: Path) -> None:
+    """An all-bank refresh of 64 rows (HBM3) or 128 (HBM2E), at 0.909 nJ a row."""
+    trace = write_binary(tmp_path / "trace.bin", 6000, 1)
+    for memory, rows in (("hbm3_16gb_8hi", 64), ("hbm2e_16gb_8hi", 128)):
+        result = invoke("replay", trace, "--memory", memory, "--channels", 1, "--json")
+        refreshes = result.stat("mem.commands.REFAB")
+        assert refreshes > 0
+        assert result.stat("mem.energy.refresh") == pytest.approx(refreshes * rows * 909, rel=0.003)
+
+
+def test_a_memory_without_energy_data_says_so(invoke: Any, tmp_path: Path) -> None:
+    memory = tmp_path / "unknown.yaml"
+    memory.write_text("base: hbm3_16gb_8hi\nname: unknown\nenergy: null\n")
+    trace = write_binary(tmp_path / "trace.bin", 100, 1)
+    result = invoke("replay", trace, "--memory", memory, "--channels", 1)
+    assert result.code == 0 and "no energy data for this memory" in result.out and "mem.energy" not in result.out
+
+
+def test_channels_of_the_reference_controller_are_independent(invoke: Any, tmp_path: Path) -> None:
+    """Channel 1 of two gets every second burst; alone, it does the same with the same requests."""
+    address, write = requests(8000, 2)
+    (address | write).astype("<u8").tofile(tmp_path / "both.bin")
+    mine = address // BURST % 2 == 1
+    (address[mine] // (2 * BURST) * BURST | write[mine]).astype("<u8").tofile(tmp_path / "one.bin")
+    run = ("--controller", "hbm34", "--json", "--commands")
+    both = invoke("replay", tmp_path / "both.bin", *MEMORY, "--channels", 2, *run, tmp_path / "both.parquet")
+    one = invoke("replay", tmp_path / "one.bin", *MEMORY, *run, tmp_path / "one.parquet")
+    assert both.stat("mem.requests.read") + both.stat("mem.requests.write") == 8000
+    assert one.stat("mem.commands.ACT") < both.stat("mem.commands.ACT")
+    commands = pd.read_parquet(tmp_path / "both.parquet")
+    alone = pd.read_parquet(tmp_path / "one.parquet").drop(columns="Channel")
+    pd.testing.assert_frame_equal(
+        commands[commands["Channel"] == 1].drop(columns="Channel").reset_index(drop=True), alone
+    )
+
+
+def test_mappers_of_the_reference_controller(invoke: Any, tmp_path: Path) -> None:
+    """A stream is faster when its bursts alternate between pseudo-channels and banks."""
+    trace = tmp_path / "stream.bin"
+    (np.arange(8000) * BURST).astype("<u8").tofile(trace)
+    run = ("replay", trace, *MEMORY, "--controller", "hbm34", "--json", "--mapper")
+    assert invoke(*run, "MOP4CLXOR").stat("sim.ticks") < invoke(*run, "RoBaRaCoCh").stat("sim.ticks")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--controller", "hbm3"), "there is no controller 'hbm3'"),
+        (("--controller", "fr_fcf"), "did you mean 'fr_fcfs'"),
+        (("--controller", "hbm34", "--refresh", "per_bank"), "all_bank, none"),
+        (("--controller", "hbm34", "--mapper", "MOP4"), "MOP4CLXOR"),
+        (("--controller", "hbm34", "--memory", "hbm2e_16gb_8hi"), "schedules HBM3 channels"),
+        (("--controller", "hbm34", "--commands", "/nowhere/at/all.parquet"), "can't write the command trace"),
+    ],
+)
+def test_bad_controllers_say_what_was_expected(
+    invoke: Any, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    trace = write_binary(tmp_path / "trace.bin", 10, 1)
+    result = invoke("replay", trace, *MEMORY, *arguments)
+    assert result.code == 2 and message in result.err and "Traceback" not in result.err
+
+
+def test_the_reference_controller_has_no_arrival_times(invoke: Any, tmp_path: Path) -> None:
+    (tmp_path / "trace.csv").write_text("address,op,time_ns\n0x40,R,100\n")
+    result = invoke("replay", tmp_path / "trace.csv", *MEMORY, "--controller", "hbm34")
+    assert result.code == 2 and "has times" in result.err
+
+
+def test_a_failed_replay_leaves_no_command_trace(invoke: Any, tmp_path: Path) -> None:
+    (tmp_path / "trace").write_text("LD 0x40\nLD 0x40000000\n")
+    log = tmp_path / "log.parquet"
+    for controller in ("fr_fcfs", "hbm34"):
+        run = ("--channels", 1, "--controller", controller, "--commands", log)
+        assert "lies beyond" in invoke("replay", tmp_path / "trace", *MEMORY, *run).err
+        assert not log.exists()
+
+
+PEAK_BYTES = """
+import resource, sys
+from archsim import cli
+try:
+    cli.main()
+except SystemExit as end:
+    assert not end.code
+print("peak", 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["binary", "npy", "text"])
+def test_memory_does_not_grow_with_the_trace(tmp_path: Path, form: str) -> None:
+    """Two and eight million requests: held in memory, six million would be 144 MB at the least."""
+
+    def peak_bytes(n: int) -> int:
+        trace = tmp_path / f"{n}"
+        address, write = requests(n, 16)
+        if form == "binary":
+            (address | write).astype("<u8").tofile(trace.with_suffix(".bin"))
+            trace = trace.with_suffix(".bin")
+        elif form == "npy":
+            np.save(trace.with_suffix(".npy"), np.column_stack((address, write, np.zeros(n, np.int64))))
+            trace = trace.with_suffix(".npy")
+        else:
+            pd.DataFrame({"op": np.where(write, "ST", "LD"), "address": address}).to_csv(
+                trace, sep=" ", header=False, index=False
+            )
+        words = [sys.executable, "-c", PEAK_BYTES, "replay", str(trace), *MEMORY, "--json"]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        return int(done.stdout.split()[-1])
+
+    assert peak_bytes(8_000_000) < peak_bytes(2_000_000) + 70_000_000
 
 
 def test_check_timing_refuses_what_is_no_command_trace(invoke: Any, tmp_path: Path) -> None:

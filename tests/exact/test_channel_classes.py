@@ -19,9 +19,10 @@ from archsim.kernels import channel
 from archsim.kernels.canonical import settle_idle
 from archsim.kernels.channel import JOB, JOB_FIELDS, NEVER, NOW, TILE_EVENT, ChannelView
 from archsim.kernels.classes import IDENTITY_LENGTH, write_identity
-from archsim.kernels.dram import advance
+from archsim.kernels.dram import advance_special
 from archsim.kernels.jit import kernel, pointer
 from archsim.kernels.memo import new_memo
+from archsim.kernels.special import specialised
 from archsim.kernels.timing import DramTiming
 from archsim.memory.classes import ChannelClass, ChannelClasses, Stream
 from archsim.memory.layout import InterleaveSpec, Layout, Shares
@@ -66,7 +67,7 @@ def run_plainly(states, q, bank_of, column_of, trace, arrival, gates, last_data,
         for c in range(states.shape[0]):
             state = states[c]
             while state[NOW] <= tick:
-                advance(state, q, bank_of, column_of, trace, arrival, done, log, tick + 1, False)
+                advance_special(state, q, bank_of, column_of, trace, arrival, done, log, tick + 1, False)
                 job = state[channel.FINISHED_JOB]
                 if job >= 0:
                     last_data[c, job] = state[JOB + job * JOB_FIELDS + channel.JOB_LAST_DATA]
@@ -138,7 +139,7 @@ def every_channel(scene: Scene) -> Outcome:
     out = Outcome()
     for tick, what, k in scene.events():
         trace, arrival = np.concatenate(words), np.concatenate(arrivals)
-        run_plainly(states, q, bank_of, column_of, trace, arrival, gates, last_data, tick)
+        run_plainly(states, specialised(q), bank_of, column_of, trace, arrival, gates, last_data, tick)
         for state in states:
             settle(state, q)
         out.counts.append([ChannelView(state).counts.tolist() for state in states])

@@ -10,8 +10,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from archsim.memory.hbm34 import HBM3_16GB_8HI_6400, Hbm34Result, Mapper, controller_timing, map_addresses, run_hbm34
+from archsim.commands.replay import ReplayRequest, load_memory, replay_trace
+from archsim.config.errors import UserError
+from archsim.kernels.hbm34_state import Hbm34Count
+from archsim.memory import hbm34
+from archsim.memory.hbm34 import (
+    HBM3_16GB_8HI_6400,
+    Hbm34Channel,
+    Hbm34Result,
+    Mapper,
+    controller_timing,
+    map_addresses,
+    nominal_timings,
+    run_hbm34,
+)
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "validation" / "dram"
 needs_reference = pytest.mark.skipif(
@@ -59,6 +74,28 @@ def make_trace(kind: str, n: int) -> tuple[np.ndarray, np.ndarray]:
         return bursts(2, 1 << 25), every_third(3)
     assert kind == "hot4k"
     return bursts(11, 4096), every_third(12)
+
+
+def write_trace(name: str, n: int, file: Path) -> Path:
+    """The trace of a case as a file of u64."""
+    kind = re.search("stream|random|mixed|hot4k", name)
+    assert kind
+    address, write = make_trace(kind[0], n)
+    (address | write).astype("<u8").tofile(file)
+    return file
+
+
+def replay_case(name: str, n: int, folder: Path, commands: Path | None = None) -> dict[str, float]:
+    """The case as `archsim replay TRACE --memory hbm3_16gb_8hi --controller hbm34` runs it."""
+    request = ReplayRequest(
+        trace=write_trace(name, n, folder / "trace.bin"),
+        memory="hbm3_16gb_8hi",
+        controller="hbm34",
+        refresh="all_bank" if "AllBank" in name else "none",
+        mapper="MOP4CLXOR" if "MOP4CLXOR" in name else None,
+        commands=commands,
+    )
+    return {stat.name: stat.value for stat in replay_trace(request).stats}
 
 
 def run_case(name: str, n: int, log: bool) -> Hbm34Result:
@@ -162,6 +199,73 @@ def test_every_command_of_the_golden_traces(case: str) -> None:
 
 @needs_reference
 @pytest.mark.parametrize("case", GOLDEN)
+def test_the_command_line_writes_the_golden_traces(case: str, tmp_path: Path) -> None:
+    golden = pd.read_parquet(REFERENCE / f"cmd_{case}.parquet")
+    stats = replay_case(case, 20_000, tmp_path, tmp_path / "commands.parquet")
+    ours = pd.read_parquet(tmp_path / "commands.parquet")
+    assert list(ours.columns) == list(golden.columns) and len(ours) == len(golden)
+    assert sum(int((ours[column].to_numpy() != golden[column].to_numpy()).sum()) for column in golden.columns) == 0
+    assert stats["sim.ticks"] == json.loads((REFERENCE / f"run_{case}.json").read_text())["ticks"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    kind=st.sampled_from(["stream", "random", "mixed", "hot4k"]),
+    pieces=st.lists(st.integers(0, 90), min_size=1, max_size=12),
+    refresh=st.booleans(),
+    room=st.integers(2, 70),
+)
+def test_pieces_give_what_the_whole_gives(kind: str, pieces: list[int], refresh: bool, room: int) -> None:
+    """However a trace is cut, and however small the log is: equal commands, counts and latencies."""
+    repeat = 6
+    n = sum(pieces) * repeat
+    address, write = make_trace(kind, max(n, 1))
+    address, write = address[:n], write[:n].astype(np.int64)
+    whole = run_hbm34(address, write, refresh=refresh, log=True)
+    tables: list[pd.DataFrame] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hbm34, "LOG_COMMANDS", room)
+        channel = Hbm34Channel(controller_timing(HBM3_16GB_8HI_6400, refresh), Mapper.ROBARACOCH, tables.append)
+    latencies, first = [], 0
+    for size in pieces * repeat:
+        served = channel.serve(address[first : first + size], write[first : first + size], last=False)
+        latencies.append(served.latency[served.write == 0])
+        first += size
+    served = channel.serve(np.zeros(0, np.int64), np.zeros(0, np.int64), last=True)
+    latencies.append(served.latency[served.write == 0])
+    assert channel.waiting_requests == 0
+    commands = pd.concat(tables, ignore_index=True) if tables else whole.commands
+    pd.testing.assert_frame_equal(commands, whole.commands)
+    assert sorted(np.concatenate(latencies).tolist()) == sorted(whole.read_latency.tolist())
+    for count, value in (
+        (Hbm34Count.TICKS, whole.ticks),
+        (Hbm34Count.HITS, whole.row_hits),
+        (Hbm34Count.CONFLICTS, whole.row_conflicts),
+        (Hbm34Count.READ_LATENCY, whole.read_latency_sum),
+        (Hbm34Count.READ_QUEUE, whole.queue_sums[0]),
+        (Hbm34Count.FORWARDED, whole.forwarded),
+    ):
+        assert channel.count(count) == value
+
+
+def test_what_waits_stays_small() -> None:
+    """A channel holds what its queues and active buffers do, and the few requests that no tick has taken."""
+    address, write = make_trace("mixed", 30_000)
+    channel = Hbm34Channel(controller_timing(HBM3_16GB_8HI_6400, True), Mapper.ROBARACOCH)
+    for first in range(0, 30_000, 500):
+        channel.serve(address[first : first + 500], write[first : first + 500].astype(np.int64), last=False)
+        assert channel.waiting_requests <= 2 * 32 + 64 + 4
+
+
+def test_the_timings_come_from_the_memory() -> None:
+    assert nominal_timings(load_memory("hbm3_16gb_8hi")) == dict(HBM3_16GB_8HI_6400)
+    assert nominal_timings(load_memory("hbm3e_24gb_8hi"))["nRCDRD"] == 31  # 19.375 ns in clocks of 0.64 ns
+    with pytest.raises(UserError, match="schedules HBM3 channels with 2 command edges per clock"):
+        nominal_timings(load_memory("hbm2e_16gb_8hi"))
+
+
+@needs_reference
+@pytest.mark.parametrize("case", GOLDEN)
 def test_totals_of_the_golden_traces(case: str) -> None:
     run = json.loads((REFERENCE / f"run_{case}.json").read_text())
     result = run_case(case, 20_000, log=False)
@@ -198,3 +302,15 @@ def test_totals_of_two_million_requests(case: str) -> None:
     assert result.forwarded == theirs["forwarded"]
     assert result.coalesced == theirs["coalesced"]
     assert f"{result.average_read_latency:.6g}" == theirs["avg_read_latency_ticks"]
+
+
+@needs_reference
+@pytest.mark.validate
+@pytest.mark.parametrize("case", LONG)
+def test_the_command_line_gives_the_totals_of_two_million_requests(case: str, tmp_path: Path) -> None:
+    theirs = pd.read_csv(REFERENCE / "ramulator21_hbm3_2M.csv", index_col="case").loc[case]
+    stats = replay_case(case, 2_000_000, tmp_path)
+    assert stats["sim.ticks"] == theirs["half_ck_ticks"]
+    for name in ("hits", "misses", "conflicts"):
+        assert stats[f"mem.rows.{name}"] == theirs[f"row_{name}"]
+    assert (stats["mem.forwarded"], stats["mem.coalesced"]) == (theirs["forwarded"], theirs["coalesced"])

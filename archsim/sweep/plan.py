@@ -1,0 +1,82 @@
+"""From what a user asks for to a plan: which experiment, which points, compared by what."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from archsim.config.errors import UserError, listed
+from archsim.config.inheritance import override_values
+from archsim.config.loading import LoadedSpec, load_mapping, load_part, load_spec, read_key
+from archsim.experiment import Overrides, experiment_file, load_experiment
+from archsim.sweep.space import Space, expand
+from archsim.sweep.spec import SweepSpec, as_plain
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep before it runs. `fixed` is set in every point, beneath what the point sets itself."""
+
+    name: str
+    experiment: Path
+    space: Space
+    fixed: Mapping[str, Any]
+    best: str | None
+
+    def digest(self) -> str:
+        """A name for the sweep's table: equal for the same points of the same file."""
+        points = [dict(point.overrides) for point in self.space.points]
+        content = json.dumps([str(self.experiment.resolve()), dict(self.fixed), points], sort_keys=True, default=str)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def plan_sweep(experiment: str | Path, space: Mapping[str, Any] | None, overrides: Overrides, best: str | None) -> Plan:
+    """The plan of a sweep.
+
+    Args:
+        experiment: a `kind: sweep` file, or an experiment: its `sweep:` section is taken unless `space` is given.
+        space: {path: values}, or a whole sweep ({"axes": ..., "where": ...}), as it would be written in YAML.
+        overrides: changes to the experiment, the same in every point.
+        best: the metric by which points are compared, instead of the sweep's own.
+
+    Raises UserError (SpecError for the contents of files) for anything wrong with them.
+    """
+    file = experiment_file(experiment)
+    base, loaded, folder = _read(file, space, overrides)
+    spec = loaded.spec
+    expanded = expand(spec, folder)
+    fixed = dict(expanded.fixed) | override_values(overrides)
+    if clash := sorted(fixed.keys() & {path for point in expanded.points for path in point.overrides}):
+        raise UserError(f"'{clash[0]}' is set for all points, but the sweep varies it", expected="one of the two")
+    name = spec.name or (file.stem if file.stem not in ("experiment", "sweep") else file.resolve().parent.name)
+    return Plan(name, base, expanded, fixed, best or spec.best)
+
+
+def _read(
+    file: Path, space: Mapping[str, Any] | None, overrides: Overrides
+) -> tuple[Path, LoadedSpec[SweepSpec], Path]:
+    """The experiment's file, the sweep's spec, and the folder that names in it are relative to."""
+    if read_key(file, "kind") == "sweep":
+        if space is not None:
+            raise UserError(f"{file} is a sweep with axes of its own", expected="an experiment, to sweep other axes")
+        loaded = load_spec(file, SweepSpec)
+        if loaded.spec.experiment is None:
+            raise UserError(
+                f"{file} names no experiment", expected="experiment: a path, or a shipped experiment's name"
+            )
+        beside = file.parent / loaded.spec.experiment
+        return experiment_file(beside if beside.exists() else loaded.spec.experiment), loaded, file.parent
+    if space is not None:
+        written = as_plain(space if "axes" in space else {"axes": space})
+        return file, load_mapping(written, SweepSpec), Path()
+    whole = load_experiment(file, overrides).loaded
+    if "sweep" not in whole.tree.entries:
+        keys = listed(SweepSpec.model_fields, 20)
+        raise UserError(
+            f"{file} says nothing about what to vary", expected=f"`sweep:` with axes ({keys}), or kind: sweep"
+        )
+    return file, load_part(whole, "sweep", SweepSpec), file.parent
