@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archsim.kernels.candidates import offer_column, offer_row, refresh_keys
+from archsim.kernels.candidates import is_blocked, is_held, offer_column, offer_row, refresh_keys
 from archsim.kernels.channel import (
     ACTIVE,
     ACTIVE_STREAMS,
@@ -21,7 +21,6 @@ from archsim.kernels.channel import (
     ENTRY_TOUCHED,
     FREE_ENTRY,
     HEAD,
-    HELD_BANK,
     HIT_KEY,
     HIT_SLOT,
     JOB,
@@ -36,7 +35,6 @@ from archsim.kernels.channel import (
     OPEN_ROW,
     QUEUED,
     REFRESH_FOLDED,
-    REFRESHING,
     ROW_DIRTY,
     ROW_KEY,
     ROW_SHIFT,
@@ -57,8 +55,7 @@ from archsim.kernels.channel import (
 from archsim.kernels.jit import inlined
 from archsim.kernels.timing import DramTiming
 
-# timing.RefreshMode and timing.Count, as plain ints for the compiler.
-ALL_BANK = 1
+# timing.Count, as plain ints for the compiler.
 IDLE, LATENCY = 15, 10
 BANK_MASK = (1 << BANK_BITS) - 1
 
@@ -153,8 +150,8 @@ def enqueue(state, q: DramTiming, p, w, s, index, address, arrives, now, bank_of
     append(pc, o, entry)
     if pc[HIT_SLOT + o] < LIST_END:
         return
-    held = pc[HELD_BANK] == bank
-    blocked = pc[REFRESHING] != 0 and q.refresh_mode == ALL_BANK
+    held = is_held(pc, q, bank)
+    blocked = is_blocked(pc, q)
     key = (age << BANK_BITS) | bank
     if pc[OPEN_ROW + bank] == row:
         pc[HIT_SLOT + o] = entry

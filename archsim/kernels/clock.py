@@ -11,6 +11,7 @@ from archsim.kernels.channel import (
     COLUMN_DIRTY,
     COLUMN_OK,
     DUE,
+    EMPTY_SINCE,
     FAW,
     FAW_NEXT,
     HIT_KEY,
@@ -25,6 +26,7 @@ from archsim.kernels.channel import (
     MAX_PCS,
     NEVER,
     NOW,
+    POWER,
     PRE_ANY_OK,
     REFRESH_BEGIN,
     REFRESH_FOLDED,
@@ -71,6 +73,7 @@ def shift_clock(state, q: DramTiming, shift):  # type: ignore[no-untyped-def]
         _shift(pc, REFRESH_BEGIN, REFRESH_FOLDED, shift)
         _shift(pc, SLOT_END, LAST_WRITE, shift)
         _shift(pc, ADMIT_AT, ADMIT_AT + 1, shift)
+        _shift(pc, EMPTY_SINCE, POWER, shift)
         pc[COLUMN_DIRTY] = 1
         pc[ROW_DIRTY] = 1
 

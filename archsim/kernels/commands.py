@@ -41,6 +41,7 @@ from archsim.kernels.channel import (
     MAX_QUEUE,
     MAX_STACK_IDS,
     OPEN_ROW,
+    PDE_OK,
     PRE_ANY_OK,
     PRE_OK,
     QUEUED,
@@ -61,12 +62,13 @@ from archsim.kernels.channel import (
     pseudo_channel,
 )
 from archsim.kernels.jit import inlined
-from archsim.kernels.special import pseudo_channels, shared_bus
+from archsim.kernels.refresh_choice import note_use
+from archsim.kernels.special import powers_down, pseudo_channels, refresh_choice, shared_bus
 from archsim.kernels.tiles import burst_issued, leave_stream
 from archsim.kernels.timing import DramTiming
 
 # timing.Command (and the counts of commands) and timing.Count, as plain ints for the compiler.
-ACT, PRE, RD, WR = 0, 1, 3, 4
+ACT, PRE, RD, WR, REFSB = 0, 1, 3, 4, 7
 HITS, LATENCY, BUSY, REFRESH, TURNAROUND, ROW = 7, 10, 11, 12, 13, 14
 BANK_MASK = (1 << BANK_BITS) - 1
 
@@ -106,6 +108,8 @@ def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: igno
             k = MAX_STACK_IDS + other_sid
             pc[BUS_OK + k] = max(pc[BUS_OK + k], now + q.tRTW)
         pc[PRE_OK + bank] = max(pc[PRE_OK + bank], now + q.tRTP)
+        if powers_down(q):
+            pc[PDE_OK] = max(pc[PDE_OK], complete)
     else:
         state[COUNTS + WR] += 1
         data_end = now + q.tCWL + q.tBL
@@ -122,6 +126,8 @@ def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: igno
             k = other_sid
             pc[BUS_OK + k] = max(pc[BUS_OK + k], data_end + q.tWTRS)
         pc[PRE_OK + bank] = max(pc[PRE_OK + bank], data_end + q.tWR)
+        if powers_down(q):
+            pc[PDE_OK] = max(pc[PDE_OK], data_end + q.tWR)
     pc[READY + bank] = pc[PRE_OK + bank]
     state[COUNTS + HITS + pc[ENTRY_TOUCHED + entry]] += 1
     state[COUNTS + LATENCY] += complete
@@ -130,6 +136,8 @@ def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: igno
         column = column_of[pc[ENTRY_ADDRESS + entry] % row_set]
         write_log(state, q, log, now, RD + w, p, bank, pc[OPEN_ROW + bank], column)
     leave_queue(state, q, p, w, bank, o, entry, now)
+    if refresh_choice(q):
+        note_use(pc, q, bank, now)
     s = pc[ENTRY_STREAM + entry]
     if state[RECORD_DONE] > 0 and state[STREAM_TRACE + s] != 0:
         done[pc[STREAM_BASE + s] + pc[ENTRY_INDEX + entry]] = complete
@@ -309,7 +317,7 @@ def write_log(state, q: DramTiming, log, now, command, p, bank, row, column):  #
     log[8 * n + 5] = -1
     if bank >= 0:
         log[8 * n + 3] = bank // (q.bank_groups * q.banks_per_group)
-        log[8 * n + 4] = bank % q.bank_groups
+        log[8 * n + 4] = -1 if command == REFSB else bank % q.bank_groups
         log[8 * n + 5] = bank // q.bank_groups % q.banks_per_group
     log[8 * n + 6] = row
     log[8 * n + 7] = column

@@ -128,10 +128,6 @@ _ORACLE_SWITCHES = (
     "page_timeout",
     "write_forwarding",
     "write_coalescing",
-    "refresh_order",
-    "refresh_postpone",
-    "refresh_pull_in",
-    "power_down_after",
     "latency_histogram",
 )
 
@@ -144,8 +140,6 @@ def require_kernel_policies(timing: DramTiming) -> None:
     """Raise NotInKernelError where `timing` asks for what only the oracle does so far."""
     defaults = DramTiming._field_defaults
     beyond = [name for name in _ORACLE_SWITCHES if getattr(timing, name) != defaults[name]]
-    if timing.refresh_mode == RefreshMode.SAME_BANK:
-        beyond.append("same-bank refresh")
     if beyond:
         raise NotInKernelError("the DRAM kernel does not know " + ", ".join(beyond))
 

@@ -225,7 +225,7 @@ class HbmDevice:
     # ------------------------------------------------------------ what happened
 
     def count_vector(self) -> np.ndarray:
-        """Counts of all channels together so far, idle time up to now included: int64[COUNT_WORDS], see `timing.Count`."""
+        """Counts of all channels together, idle time up to now included: int64[COUNT_WORDS], see `timing.Count`."""
         return self._classes.total_counts()
 
     def channel_counts(self) -> np.ndarray:

@@ -13,14 +13,22 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from dram_cases import differences, random_case, run_kernel, run_oracle
+from dram_cases import FEATURE_SETS, Case, differences, feature_case, random_case, run_kernel, run_oracle
 
 from archsim.memory.checker import check_commands
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = ROOT / "archsim" / "kernels"
-SEEDS = range(24)
+PLAIN_SEEDS = range(24)
+FEATURE_SEEDS = range(24, 64)
 REQUESTS = 60
+
+
+def case_of(seed: int) -> Case:
+    """A case of the default policies, or from `FEATURE_SEEDS` on with features."""
+    if seed in PLAIN_SEEDS:
+        return random_case(seed, requests=REQUESTS)
+    return feature_case(seed, FEATURE_SETS[seed % len(FEATURE_SETS)], requests=REQUESTS)
 
 
 class Mutant(NamedTuple):
@@ -83,16 +91,18 @@ MUTANTS = (
         "pc[QUEUED + w] >= depth - 1",
     ),
     Mutant("arrivals ignored", "admission.py", "if arrives > now:", "if arrives > now + 1:"),
-    Mutant("held bank served", "candidates.py", "held = pc[HELD_BANK] == bank", "held = False"),
+    Mutant("held bank served", "candidates.py", "held = is_held(pc, q, bank)", "held = False"),
     Mutant("REFab without tRC", "refresh.py", "earliest = max(earliest, pc[ACT_OK + bank])\n", "pass\n"),
     Mutant("no tRFCab", "refresh.py", "pc[ACT_OK + bank] = now + q.tRFCab", "pc[ACT_OK + bank] = now", "tRFCab"),
     Mutant("no tRREFD", "refresh.py", "now + q.tRREFD", "now", "tRREFD"),
-    Mutant("same bank refreshed again", "refresh.py", "(bank + 1) % banks", "bank", "refresh rotation"),
+    Mutant(
+        "same bank refreshed again", "refresh.py", "unit + 1 if unit + 1 < units(q) else 0", "unit", "refresh rotation"
+    ),
     Mutant(
         "refresh interval from the command",
         "refresh.py",
-        "pc[DUE] += q.tREFI\n",
-        "pc[DUE] = now + q.tREFI\n",
+        "pc[DUE] += interval",
+        "pc[DUE] = state[NOW] + interval",
     ),
     Mutant(
         "refresh counted as row",
@@ -122,6 +132,59 @@ MUTANTS = (
     ),
 )
 
+FEATURE_MUTANTS = (
+    Mutant("no tCCDLW", "special.py", "tCCDLW=max(q.tCCDL, q.tCCDLW)", "tCCDLW=q.tCCDL", "tCCDLW"),
+    Mutant(
+        "row commands leave the shared bus", "commands.py", "state[COLUMN_BUS_FREE] = now + ticks", "pass", "shared"
+    ),
+    Mutant("column commands leave the shared bus", "commands.py", "state[ROW_BUS_FREE] = free", "pass", "shared"),
+    Mutant(
+        "a refresh and a column command at once",
+        "commands.py",
+        "shared_bus(q) and state[COLUMN_BUS_FREE] > now",
+        "False",
+    ),
+    Mutant("one bank of a set held", "candidates.py", "bank < pc[HELD_BANK] + q.bank_groups", "bank <= pc[HELD_BANK]"),
+    Mutant("no tRFCsb", "refresh.py", "REFSB, REFSB_COUNT, q.tRFCsb, q", "REFSB, REFSB_COUNT, 0, q", "tRFCsb"),
+    Mutant("no tRFCsb between sets", "refresh.py", "= now + q.tRFCsb", "= now", "tRFCsb before refresh"),
+    Mutant("a set is closed in any order", "refresh.py", " and pc[PRE_OK + bank] <= now", "", "t"),
+    Mutant("tRREFD of the last set only", "refresh.py", "max(pc[REFPB_OK], pc[RRD_OK])", "pc[RRD_OK]"),
+    Mutant("first bank first", "refresh_choice.py", "> pc[LAST_USE + best]", "< pc[LAST_USE + best]"),
+    Mutant("in the middle of a row", "refresh_choice.py", "rested_at = pc[LAST_USE + unit] + q.tRC", "rested_at = 0"),
+    Mutant("wanted by reads alone", "refresh_choice.py", " or pc[HEAD + MAX_BANKS + bank] < LIST_END", ""),
+    Mutant("rotation forgotten", "refresh_choice.py", "pc[REFRESHED + unit] = 1", "pass", "refresh rotation"),
+    Mutant("postponed for ever", "refresh_choice.py", "forced_at = pc[DUE] + q.refresh_postpone", "forced_at = NEVER"),
+    Mutant("never postponed", "refresh_choice.py", "forced_at = pc[DUE] + q.refresh_postpone", "forced_at = pc[DUE]"),
+    Mutant(
+        "early while queued",
+        "refresh_choice.py",
+        "if pc[EMPTY_SINCE] >= NEVER:\n        return pc[DUE]",
+        "if False:\n        pass",
+    ),
+    Mutant(
+        "no rest before an early refresh", "refresh_choice.py", "pc[EMPTY_SINCE] + q.refresh_idle", "pc[EMPTY_SINCE]"
+    ),
+    Mutant("a departure wakes no refresh", "refresh_choice.py", "pc[LOOK_AT] = now", "pass"),
+    Mutant("refresh from due on", "refresh.py", "pc[REFRESH_BEGIN] = now", "pc[REFRESH_BEGIN] = pc[DUE]"),
+    Mutant("no tXP", "power.py", "max(q.tXP, 1)", "1", "tXP"),
+    Mutant(
+        "no tCKE after PDE",
+        "power.py",
+        "pc[POWER_COUNTED] = now\n        pc[POWER_CHANGE_OK] = now + q.tCKE",
+        "pc[POWER_COUNTED] = now",
+        "tCKE down",
+    ),
+    Mutant("asleep while data come", "power.py", "max(pc[PDE_OK], pc[AWAKE_AT])", "pc[AWAKE_AT]", "t"),
+    Mutant("asleep too soon", "power.py", "pc[EMPTY_SINCE] + q.power_down_after", "pc[EMPTY_SINCE]"),
+    Mutant("no waking for a refresh", "power.py", " and pc[REFRESHING] == 0", ""),
+    Mutant("any power-down is active", "power.py", "pc[POWER] = DOWN_PRECHARGED", "pc[POWER] = DOWN_ACTIVE"),
+    Mutant("power-down counted at its end", "dram.py", "        settle_power(state, q)", "        pass"),
+    Mutant("commands to a sleeping PC", "candidates.py", "powers_down(q) and pc[POWER] != 0", "False", "powered up"),
+)
+"""Mistakes in what is compiled only with a feature: they run on the cases with features alone."""
+
+ALL = (*MUTANTS, *FEATURE_MUTANTS)
+
 RUN_MUTANTS = """
 import signal
 import sys
@@ -141,8 +204,11 @@ for tree in sorted(work.glob("mutant_*")):
     sys.path.insert(0, str(tree))
     import dram_cases
     caught, log = -1, np.zeros((0, 8), np.int64)
-    for seed in SEEDS:
-        case = dram_cases.random_case(seed, requests=REQUESTS)
+    for seed in FEATURE_SEEDS if tree.name >= FIRST_WITH_FEATURES else PLAIN_SEEDS:
+        if seed in PLAIN_SEEDS:
+            case = dram_cases.random_case(seed, requests=REQUESTS)
+        else:
+            case = dram_cases.feature_case(seed, dram_cases.FEATURE_SETS[seed % len(dram_cases.FEATURE_SETS)], REQUESTS)
         signal.setitimer(signal.ITIMER_VIRTUAL, 10)  # of processor time: a mutant may tie its lists into knots
         try:
             result = dram_cases.run_kernel(case, int(expected[f"{seed} ticks"]), limit=20_000)
@@ -165,22 +231,25 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, n
     """By name of the mutant: the first case that gives it away (-1: none), and its command log there."""
     work = tmp_path_factory.mktemp("mutants")
     expected = {}
-    for seed in SEEDS:
-        case = random_case(seed, requests=REQUESTS)
+    for seed in (*PLAIN_SEEDS, *FEATURE_SEEDS):
+        case = case_of(seed)
         oracle = run_oracle(case)
         assert differences(case, run_kernel(case, oracle.ticks), oracle) == []
         fields = ("ticks", "log", "counts", "job_done")
         expected |= {f"{seed} {field}": np.asarray(getattr(oracle, field)) for field in fields}
         expected[f"{seed} counts"] = oracle.counts
     np.savez(work / "expected.npz", **expected)
-    for k, mutant in enumerate(MUTANTS):
+    for k, mutant in enumerate(ALL):
         plant(mutant, work / f"mutant_{k:02d}")
-    program = f"SEEDS = {list(SEEDS)}\nREQUESTS = {REQUESTS}\n" + RUN_MUTANTS
+    program = (
+        f"PLAIN_SEEDS, FEATURE_SEEDS = {PLAIN_SEEDS}, {FEATURE_SEEDS}\nREQUESTS = {REQUESTS}\n"
+        f"FIRST_WITH_FEATURES = 'mutant_{len(MUTANTS):02d}'\n" + RUN_MUTANTS
+    )
     environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(ROOT / "tests")}
     ran = subprocess.run([sys.executable, "-c", program, work], env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     found = {}
-    for k, mutant in enumerate(MUTANTS):
+    for k, mutant in enumerate(ALL):
         with np.load(work / f"mutant_{k:02d}" / "outcome.npz") as outcome:
             found[mutant.name] = (int(outcome["caught"]), outcome["log"])
     return found
@@ -199,11 +268,11 @@ def plant(mutant: Mutant, tree: Path) -> None:
         (package / source.name).write_text(text)
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
+@pytest.mark.parametrize("mutant", ALL, ids=[mutant.name for mutant in ALL])
 def test_mutant_is_caught(mutant: Mutant, outcomes: dict[str, tuple[int, np.ndarray]]) -> None:
     seed, log = outcomes[mutant.name]
     assert seed >= 0, "the oracle agrees with it"
     if mutant.rule:
-        timing = random_case(seed, requests=REQUESTS).timing
+        timing = case_of(seed).timing
         rules = {violation.rule for violation in check_commands(timing, log)}
         assert any(rule.startswith(mutant.rule) for rule in rules), rules
