@@ -66,9 +66,7 @@ FINISHED = 1
 TO = 2
 FAWS = 3  # [p]
 COUNT_DELTAS = FAWS + MAX_PCS
-OPEN_ROWS = (
-    COUNT_DELTAS + COUNT_WORDS
-)  # [p, bank] what became of its open row: UNCHANGED, SHUT, or the row opened
+OPEN_ROWS = COUNT_DELTAS + COUNT_WORDS  # [p, bank] what became of its open row: UNCHANGED, SHUT, or the row opened
 STREAM_DELTAS = OPEN_ROWS + MAX_PCS * MAX_BANKS  # streams active at the start; for each next[p], issued[p]; jobs
 PERIOD_LENGTH = STREAM_DELTAS + 128
 
