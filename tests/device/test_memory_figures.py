@@ -170,8 +170,9 @@ def test_the_guide_tells_what_the_kernel_does() -> None:
 
 
 def test_a_stream_of_hbm4_walks_behind_a_refresh_in_turn() -> None:
-    """A row of two banks is refreshed in two tREFIpb, and read in 64 bursts: the slower of the two sets the pace. So the
-    order is `unwanted_first` if nothing else is said."""
+    """A row of two banks is refreshed in two tREFIpb, and read in 64 bursts: the slower of the two sets the pace.
+
+    So the order is `unwanted_first` if nothing else is said."""
     memory = standard(HBM4)
     peak = float(memory.peak_bytes_per_second) * 1e-9
     read = 2 * memory.organisation.columns * memory.clocks("tCCDS")
