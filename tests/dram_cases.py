@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from archsim.kernels.dram import advance
 from archsim.kernels.jit import kernel, pointer
 from archsim.kernels.oracle import OracleJob, OracleResult, OracleStream, run_streams
 from archsim.kernels.tiles import submit_job, submit_stream, wait_for_data
-from archsim.kernels.timing import DramTiming, RefreshMode
+from archsim.kernels.timing import DramTiming, RefreshMode, RefreshOrder
 
 Array = np.ndarray
 HORIZON = 1 << 37
@@ -219,7 +220,7 @@ def random_timing(
 
 
 def with_policies(random: np.random.Generator, q: DramTiming) -> DramTiming:
-    """Switch about half of the policies on that the kernel does not know yet, each with timings that matter."""
+    """Switch about half of the policies on that are off by default, each with timings that matter."""
 
     def perhaps(low: int, high: int, otherwise: int = 0) -> int:
         return int(random.integers(low, high + 1)) if random.random() < 0.5 else otherwise
@@ -269,6 +270,54 @@ FRONT_POLICIES = (
     "scheduler", "row_hit_cap", "starve_after", "page_timeout", "write_forwarding", "write_coalescing",
     "forward_ticks", "latency_histogram",
 )  # fmt: skip
+
+
+class Feature(Enum):
+    """What the kernel is compiled with or without (special.Shape)."""
+
+    SHARED_BUS = auto()
+    SAME_BANK = auto()
+    REFRESH_CHOICE = auto()
+    POWER_DOWN = auto()
+
+
+FEATURE_SETS = (
+    frozenset({Feature.SHARED_BUS}),
+    frozenset({Feature.REFRESH_CHOICE}),
+    frozenset({Feature.SAME_BANK}),
+    frozenset({Feature.POWER_DOWN, Feature.SHARED_BUS}),
+    frozenset(Feature),
+)
+"""Each is a kernel of its own to compile: every feature alone or nearly so, and all together."""
+
+
+def with_features(random: np.random.Generator, q: DramTiming, features: frozenset[Feature]) -> DramTiming:
+    """Switch refresh, bus and power features on that have an effect in each case, and leave the front end plain."""
+    full = with_policies(random, q)
+    kept = ("tREFIpb", "tRFCsb", "tREFIsb", "tCKE", "tXP", "tCCDLW")
+    q = q._replace(**{name: getattr(full, name) for name in kept})
+    if Feature.SHARED_BUS in features:
+        q = q._replace(shared_command_bus=1)
+    if Feature.SAME_BANK in features:
+        q = q._replace(refresh_mode=int(RefreshMode.SAME_BANK))
+    if Feature.REFRESH_CHOICE in features and q.refresh_mode != RefreshMode.NONE:
+        in_turn = q.refresh_mode == RefreshMode.ALL_BANK or random.random() < 0.4
+        late, early = (int(random.integers(0, 5)) * q.tREFI for _ in range(2))
+        q = q._replace(
+            refresh_order=int(RefreshOrder.IN_TURN if in_turn else RefreshOrder.UNWANTED_FIRST),
+            refresh_postpone=max(late, q.tREFI) if in_turn else late,
+            refresh_pull_in=early,
+            refresh_idle=full.refresh_idle,
+        )
+    if Feature.POWER_DOWN in features:
+        q = q._replace(power_down_after=int(random.integers(1, 300)))
+    return q
+
+
+def feature_case(seed: int, features: frozenset[Feature], requests: int = 200, **kinds: int) -> Case:
+    """`random_case` with features that the kernel knows; `kinds` as there."""
+    case = random_case(seed, requests=requests, **kinds)
+    return replace(case, timing=with_features(np.random.default_rng(seed), case.timing, features))
 
 
 def random_case(
@@ -363,4 +412,4 @@ def small_policy_case(seed: int) -> Case:
 
 
 REFRESH_MODES = (RefreshMode.NONE, RefreshMode.ALL_BANK, RefreshMode.PER_BANK)
-"""What the kernel knows."""
+"""What every standard has timings for."""

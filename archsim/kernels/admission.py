@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archsim.kernels.candidates import offer_column, offer_row, refresh_keys
+from archsim.kernels.candidates import is_blocked, is_held, offer_column, offer_row, refresh_keys
 from archsim.kernels.channel import (
     ACTIVE,
     ACTIVE_STREAMS,
@@ -22,7 +22,6 @@ from archsim.kernels.channel import (
     FINISHED_JOB,
     FREE_ENTRY,
     HEAD,
-    HELD_BANK,
     HIT_KEY,
     HIT_SLOT,
     JOB,
@@ -37,7 +36,6 @@ from archsim.kernels.channel import (
     OPEN_ROW,
     QUEUED,
     REFRESH_FOLDED,
-    REFRESHING,
     ROW_DIRTY,
     ROW_KEY,
     ROW_SHIFT,
@@ -60,8 +58,7 @@ from archsim.kernels.policies import answered_by_queue, is_capped, note_admissio
 from archsim.kernels.special import front_policies
 from archsim.kernels.timing import DramTiming
 
-# timing.RefreshMode and timing.Count, as plain ints for the compiler.
-ALL_BANK = 1
+# timing.Count, as plain ints for the compiler.
 IDLE, LATENCY = 15, 10
 BANK_MASK = (1 << BANK_BITS) - 1
 
@@ -174,8 +171,8 @@ def enqueue(state, q: DramTiming, p, w, s, index, address, arrives, now, bank_of
     append(pc, o, entry)
     if pc[HIT_SLOT + o] < LIST_END:
         return
-    held = pc[HELD_BANK] == bank
-    blocked = pc[REFRESHING] != 0 and q.refresh_mode == ALL_BANK
+    held = is_held(pc, q, bank)
+    blocked = is_blocked(pc, q)
     key = (age << BANK_BITS) | bank
     if front_policies(q) and last < LIST_END and is_capped(pc, q, bank):
         return  # it waits for the oldest, whose keys these are

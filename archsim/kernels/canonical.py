@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from archsim.kernels.admission import append, renumber_ages
 from archsim.kernels.candidates import refresh_keys
+from archsim.kernels.canonical_refresh import exchange_refresh_and_power
 from archsim.kernels.channel import (
     ACT_OK,
     ACTIVE,
@@ -89,6 +90,7 @@ from archsim.kernels.channel import (
     WRITE_MODE,
     pseudo_channel,
 )
+from archsim.kernels.form_words import constraint, moment, value
 from archsim.kernels.jit import inlined
 from archsim.kernels.outlook import write_outlook
 from archsim.kernels.timing import DramTiming
@@ -109,36 +111,6 @@ def settle_idle(state, q: DramTiming):  # type: ignore[no-untyped-def]
             state[COUNTS + IDLE] += state[NOW] - pc[SLOT_END]
             pc[SLOT_END] = state[NOW]
             pc[REFRESH_FOLDED] = 0
-
-
-@inlined
-def constraint(state, at, form, n, writing, now):  # type: ignore[no-untyped-def]
-    """An earliest tick: relative, 0 once it has passed, -1 for never."""
-    if writing:
-        form[n] = -1 if state[at] >= NEVER else max(0, state[at] - now)
-    else:
-        state[at] = NEVER if form[n] < 0 else now + form[n]
-    return n + 1
-
-
-@inlined
-def moment(state, at, form, n, writing, now):  # type: ignore[no-untyped-def]
-    """A tick whose distance matters also when it has passed."""
-    if writing:
-        form[n] = state[at] - now
-    else:
-        state[at] = now + form[n]
-    return n + 1
-
-
-@inlined
-def value(state, at, form, n, writing):  # type: ignore[no-untyped-def]
-    """A plain value."""
-    if writing:
-        form[n] = state[at]
-    else:
-        state[at] = form[n]
-    return n + 1
 
 
 @inlined
@@ -226,6 +198,7 @@ def exchange(state, q: DramTiming, form, n, writing):  # type: ignore[no-untyped
     for p in range(q.pseudo_channels):
         pc = pseudo_channel(state, p)
         n = exchange_pseudo_channel(pc, q, form, n, writing, now)
+        n = exchange_refresh_and_power(pc, q, form, n, writing, now)
         n = exchange_banks(pc, q, form, n, writing, now)
         n = exchange_queues(state, q, p, form, n, writing)
     if not writing:

@@ -11,6 +11,7 @@ from archsim.kernels.channel import (
     COLUMN_DIRTY,
     COLUMN_OK,
     DUE,
+    EMPTY_SINCE,
     FAW,
     FAW_NEXT,
     HIT_KEY,
@@ -27,6 +28,7 @@ from archsim.kernels.channel import (
     NEVER,
     NOW,
     PC_WORDS,
+    POWER,
     PRE_ANY_OK,
     REFRESH_BEGIN,
     REFRESH_FOLDED,
@@ -74,6 +76,7 @@ def shift_clock(state, q: DramTiming, shift):  # type: ignore[no-untyped-def]
         _shift(pc, REFRESH_BEGIN, REFRESH_FOLDED, shift)
         _shift(pc, SLOT_END, LAST_WRITE, shift)
         _shift(pc, ADMIT_AT, ADMIT_AT + 1, shift)
+        _shift(pc, EMPTY_SINCE, POWER, shift)
         _shift(pc, UNUSED_AT, PC_WORDS, shift)  # and what entries starve and count from
         pc[COLUMN_DIRTY] = 1
         pc[ROW_DIRTY] = 1

@@ -16,7 +16,6 @@ from archsim.kernels.channel import (
     BEST_ROW,
     CHECKPOINT,
     COUNTS,
-    DUE,
     FINISHED_JOB,
     KEY_BITS,
     LOG_CAPACITY,
@@ -33,8 +32,10 @@ from archsim.kernels.channel import (
 from archsim.kernels.commands import issue_column, issue_row
 from archsim.kernels.jit import inlined, kernel, pointer
 from archsim.kernels.order import close_unwanted_row, find_by_policy, may_serve_in_order, unwanted_tick
-from archsim.kernels.refresh import begin_refresh, refresh, refresh_tick
-from archsim.kernels.special import front_policies, pseudo_channels, specialised
+from archsim.kernels.power import power_down, power_tick, power_up, settle_power
+from archsim.kernels.refresh import consider_refresh, refresh, refresh_tick
+from archsim.kernels.refresh_choice import note_emptiness
+from archsim.kernels.special import front_policies, powers_down, pseudo_channels, refresh_choice, specialised
 from archsim.kernels.tiles import run_tiles
 
 LATENCY = 10  # timing.Count, as a plain int for the compiler
@@ -78,6 +79,8 @@ def run(state, q, bank_of, column_of, trace, arrival, done, log, until, to_check
     state[COUNTS + LATENCY] -= queued_requests(state, q) * state[NOW]
     run_events(state, q, bank_of, column_of, trace, arrival, done, log, until, to_checkpoint)
     state[COUNTS + LATENCY] += queued_requests(state, q) * state[NOW]
+    if powers_down(q):
+        settle_power(state, q)
 
 
 @inlined
@@ -112,6 +115,8 @@ def run_events(state, q, bank_of, column_of, trace, arrival, done, log, until, t
         now = target
         state[NOW] = target
         for p in range(pseudo_channels(q)):
+            if powers_down(q):
+                power_up(state, q, p, now, log)
             if pseudo_channel(state, p)[REFRESHING] != 0 and refresh_tick(state, q, p, now) <= now:
                 refresh(state, q, p, now, log)
         issue_column(state, q, now, column_of, done, log)
@@ -121,6 +126,8 @@ def run_events(state, q, bank_of, column_of, trace, arrival, done, log, until, t
         issue_row(state, q, now, log)
         if front_policies(q) and q.page_timeout >= 0:
             close_unwanted_row(state, q, now, log)
+        if powers_down(q):
+            power_down(state, q, now, log)
         state[NOW] = now + 1
         if state[FINISHED_JOB] >= 0 or (to_checkpoint and state[CHECKPOINT] != 0):
             return
@@ -134,10 +141,9 @@ def prepare(state, q, p, now, bank_of, trace, arrival, done):  # type: ignore[no
         admit(state, q, p, now, bank_of, trace, arrival, done)
     wake = pc[ADMIT_AT]
     switch_mode(state, q, p)
-    if now >= pc[DUE] and pc[REFRESHING] == 0:
-        begin_refresh(state, q, p)
-    if pc[REFRESHING] == 0:
-        wake = min(wake, pc[DUE])
+    if refresh_choice(q) or powers_down(q):
+        note_emptiness(pc, now)
+    wake = min(wake, consider_refresh(state, q, p, now))
     if front_policies(q):
         wake = min(wake, find_by_policy(state, q, p, now))
     else:
@@ -147,4 +153,6 @@ def prepare(state, q, p, now, bank_of, trace, arrival, done):  # type: ignore[no
         target = min(target, refresh_tick(state, q, p, now))
     if front_policies(q) and q.page_timeout >= 0:
         target = min(target, unwanted_tick(state, q, p, now))
+    if powers_down(q):
+        target = min(target, power_tick(state, q, p, now))
     return wake, target

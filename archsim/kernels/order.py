@@ -12,6 +12,8 @@ from archsim.kernels.candidates import (
     age_key,
     column_floor,
     find_candidates,
+    is_blocked,
+    is_held,
     next_hit,
     precharge_floor,
 )
@@ -26,7 +28,6 @@ from archsim.kernels.channel import (
     ENTRY_ROW,
     ENTRY_STARVES,
     HEAD,
-    HELD_BANK,
     HIT_SLOT,
     KEY_BITS,
     LIST_END,
@@ -37,7 +38,6 @@ from archsim.kernels.channel import (
     OPEN_ROW,
     PRE_OK,
     READY,
-    REFRESHING,
     ROW_DIRTY,
     STACK_ID_OF,
     UNUSED_AT,
@@ -49,7 +49,7 @@ from archsim.kernels.jit import inlined
 from archsim.kernels.special import pseudo_channels
 from archsim.kernels.timing import DramTiming
 
-ALL_BANK, FCFS = 1, 1  # timing.RefreshMode, timing.SchedulerMode, as plain ints for the compiler
+FCFS = 1  # timing.SchedulerMode, as a plain int for the compiler
 
 
 @inlined
@@ -101,7 +101,7 @@ def find_for_oldest(state, q: DramTiming, p, bank, now):  # type: ignore[no-unty
     pc = pseudo_channel(state, p)
     pc[BEST_COLUMN] = NO_KEY
     pc[BEST_ROW] = NO_KEY
-    if pc[HELD_BANK] == bank or (pc[REFRESHING] != 0 and q.refresh_mode == ALL_BANK):
+    if is_held(pc, q, bank) or is_blocked(pc, q):
         return
     w = pc[WRITE_MODE]
     o = w * MAX_BANKS + bank
@@ -109,11 +109,11 @@ def find_for_oldest(state, q: DramTiming, p, bank, now):  # type: ignore[no-unty
     key = age_key(pc, oldest, bank)
     if pc[OPEN_ROW + bank] == pc[ENTRY_ROW + oldest]:
         bus_ok = pc[BUS_OK + w * MAX_STACK_IDS + state[STACK_ID_OF + bank]]
-        earliest = max(pc[COLUMN_OK + o], max(bus_ok, column_floor(state, q, now)))
+        earliest = max(pc[COLUMN_OK + o], max(bus_ok, column_floor(state, q, pc, now)))
         pc[BEST_COLUMN] = (earliest << KEY_BITS) + key
         return
     closed = pc[CLOSED + bank] != 0
-    floor = activate_floor(state, q, pc, now) if closed else precharge_floor(state, pc, now)
+    floor = activate_floor(state, q, pc, now) if closed else precharge_floor(state, q, pc, now)
     pc[BEST_ROW] = (max(floor, pc[READY + bank]) << KEY_BITS) + key
 
 
@@ -132,7 +132,7 @@ def is_wanted(pc, q: DramTiming, bank):  # type: ignore[no-untyped-def]
 @inlined
 def unwanted_ok(pc, q: DramTiming, bank):  # type: ignore[no-untyped-def]
     """When the page policy may close a bank as far as the bank is concerned; NEVER if it may not."""
-    if pc[CLOSED + bank] != 0 or pc[HELD_BANK] == bank or is_wanted(pc, q, bank):
+    if pc[CLOSED + bank] != 0 or is_held(pc, q, bank) or is_wanted(pc, q, bank):
         return NEVER
     return max(pc[PRE_OK + bank], pc[UNUSED_AT + bank])
 
@@ -141,12 +141,12 @@ def unwanted_ok(pc, q: DramTiming, bank):  # type: ignore[no-untyped-def]
 def unwanted_tick(state, q: DramTiming, p, now):  # type: ignore[no-untyped-def]
     """When pseudo-channel p may next close a row that nobody wants."""
     pc = pseudo_channel(state, p)
-    if pc[REFRESHING] != 0 and q.refresh_mode == ALL_BANK:
+    if is_blocked(pc, q):
         return NEVER
     earliest = NEVER
     for bank in range(q.stack_ids * q.bank_groups * q.banks_per_group):
         earliest = min(earliest, unwanted_ok(pc, q, bank))
-    return max(earliest, precharge_floor(state, pc, now))
+    return max(earliest, precharge_floor(state, q, pc, now))
 
 
 @inlined
@@ -154,7 +154,7 @@ def close_unwanted_row(state, q: DramTiming, now, log):  # type: ignore[no-untyp
     """After all demand candidates: if the row bus is still free, close the first row whose time is over."""
     for p in range(pseudo_channels(q)):
         pc = pseudo_channel(state, p)
-        if precharge_floor(state, pc, now) > now or (pc[REFRESHING] != 0 and q.refresh_mode == ALL_BANK):
+        if precharge_floor(state, q, pc, now) > now or is_blocked(pc, q):
             continue
         for bank in range(q.stack_ids * q.bank_groups * q.banks_per_group):
             if unwanted_ok(pc, q, bank) <= now:

@@ -131,31 +131,6 @@ def answers_from_write_queue(timing: DramTiming) -> bool:
     return bool(timing.write_forwarding or timing.write_coalescing)
 
 
-_ORACLE_SWITCHES = (
-    "shared_command_bus",
-    "refresh_order",
-    "refresh_postpone",
-    "refresh_pull_in",
-    "power_down_after",
-)
-
-
-class NotInKernelError(ValueError):
-    """The event-driven kernel does not know a policy yet that the oracle knows. The message names it."""
-
-
-def require_kernel_policies(timing: DramTiming) -> None:
-    """Raise NotInKernelError where `timing` asks for what only the oracle does so far."""
-    defaults = DramTiming._field_defaults
-    beyond = [name for name in _ORACLE_SWITCHES if getattr(timing, name) != defaults[name]]
-    if timing.tCCDLW > timing.tCCDL:
-        beyond.append("tCCDLW")
-    if timing.refresh_mode == RefreshMode.SAME_BANK:
-        beyond.append("same-bank refresh")
-    if beyond:
-        raise NotInKernelError("the DRAM kernel does not know " + ", ".join(beyond))
-
-
 class Count(IntEnum):
     """Index of each count in a kernel's count vector. Commands and requests are numbers, the rest are ticks."""
 

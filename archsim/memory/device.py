@@ -81,7 +81,7 @@ class HbmDevice:
         shortcuts: bool = True,
         interleave: InterleaveSpec | None = None,
     ) -> None:
-        self.timing: DramTiming = standard.kernel_timing(controller)
+        self.timing: DramTiming = standard.timing(controller)
         self.channels = channels
         self.tick_fs: Fraction = standard.tick_fs
         tables = standard.address_tables(controller)
@@ -246,7 +246,7 @@ class HbmDevice:
         counts.dram_reads += n[Count.RD]
         counts.dram_writes += n[Count.WR]
         counts.dram_refreshes_all_bank += n[Count.REFAB]
-        counts.dram_refreshes_per_bank += n[Count.REFPB]
+        counts.dram_refreshes_per_bank += n[Count.REFPB] + n[Count.REFSB] * self.timing.bank_groups
         counts.dram_row_hits += n[Count.HITS]
         counts.dram_row_misses += n[Count.MISSES]
         counts.dram_row_conflicts += n[Count.CONFLICTS]

@@ -78,7 +78,7 @@ def replay(
     """Run a trace through a memory. `controller.address_map` must be `interleave.local_map`.
 
     Raises UserError for what is wrong in the trace, an address beyond the capacity or an arrival beyond 2^36 ticks."""
-    timing = standard.kernel_timing(controller)
+    timing = standard.timing(controller)
     if answers_from_write_queue(timing):  # how far a channel may run counts on a command for every request
         raise UserError("a replay does not know write_forwarding and write_coalescing yet", expected="both off")
     tables = standard.address_tables(controller)
