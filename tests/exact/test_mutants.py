@@ -21,7 +21,7 @@ from archsim.memory.checker import check_commands
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = ROOT / "archsim" / "kernels"
 SEEDS = range(24)
-FRONT_OFFSET = 28  # with front policies, the cases of the next seeds: their write queues answer
+FRONT_SEEDS = range(56)  # with front policies: few have a write queue that answers, or a cap that matters
 REQUESTS = 60
 
 
@@ -150,12 +150,6 @@ MUTANTS = (
             ("answers take no time", "policies.py", "complete = now + q.forward_ticks", "complete = now"),
             ("a write of the bank answers", "policies.py", "and pc[ENTRY_ADDRESS + entry] != address", "and False"),
             ("only writes are answered", "policies.py", "answers == 0 or", "answers == 0 or w == 0 or"),
-            (
-                "later data hide earlier ones",
-                "tiles.py",
-                "arrived = max(state[JOB + j + JOB_DATA], ",
-                "arrived = max(complete, ",
-            ),
             ("one histogram for both", "policies.py", "HISTOGRAM + w * BUCKETS", "HISTOGRAM"),
         )
     ),
@@ -181,8 +175,8 @@ for tree in sorted(work.glob("mutant_*")):
     import dram_cases
     caught, log = -1, np.zeros((0, 8), np.int64)
     front = (tree / "front").exists()
-    for seed in SEEDS:
-        case = dram_cases.random_case(seed + FRONT_OFFSET * front, requests=REQUESTS, front=front)
+    for seed in FRONT_SEEDS if front else SEEDS:
+        case = dram_cases.random_case(seed, requests=REQUESTS, front=front)
         key = f"{front} {seed}"
         signal.setitimer(signal.ITIMER_VIRTUAL, 10)  # of processor time: a mutant may tie its lists into knots
         try:
@@ -206,8 +200,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, n
     """By name of the mutant: the first case that gives it away (-1: none), and its command log there."""
     work = tmp_path_factory.mktemp("mutants")
     expected = {}
-    for front, seed in product((False, True), SEEDS):
-        case = random_case(seed + FRONT_OFFSET * front, requests=REQUESTS, front=front)
+    for front, seed in [*product((False,), SEEDS), *product((True,), FRONT_SEEDS)]:
+        case = random_case(seed, requests=REQUESTS, front=front)
         oracle = run_oracle(case)
         assert differences(case, run_kernel(case, oracle.ticks), oracle) == []
         fields = ("ticks", "log", "counts", "histogram", "job_done")
@@ -217,7 +211,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, n
         plant(mutant, work / f"mutant_{k:02d}")
         if mutant.front:
             (work / f"mutant_{k:02d}" / "front").touch()
-    program = f"SEEDS = {list(SEEDS)}\nREQUESTS = {REQUESTS}\nFRONT_OFFSET = {FRONT_OFFSET}\n" + RUN_MUTANTS
+    program = f"SEEDS = {list(SEEDS)}\nREQUESTS = {REQUESTS}\nFRONT_SEEDS = {list(FRONT_SEEDS)}\n" + RUN_MUTANTS
     environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(ROOT / "tests")}
     ran = subprocess.run([sys.executable, "-c", program, work], env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
