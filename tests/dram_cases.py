@@ -268,7 +268,7 @@ def with_front_policies(random: np.random.Generator, q: DramTiming) -> DramTimin
 
 FRONT_POLICIES = (
     "scheduler", "row_hit_cap", "starve_after", "page_timeout", "write_forwarding", "write_coalescing",
-    "forward_ticks", "latency_histogram",
+    "forward_ticks", "latency_histogram", "tREFIpb",
 )  # fmt: skip
 
 
