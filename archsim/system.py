@@ -68,7 +68,7 @@ class HbmSpec(Spec):
             organisation = self.technology.organisation
             sizes = (organisation.pseudo_channels, organisation.burst_bytes, organisation.row_set)
             Layout(self.interleave, self.channels, *sizes)  # raises UserError where it doesn't fit
-        self.technology.kernel_timing(self.controller)  # raises UserError where the controller doesn't fit
+        self.technology.timing(self.controller)  # raises UserError where the controller doesn't fit
         return self
 
     @property

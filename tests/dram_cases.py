@@ -6,7 +6,8 @@ A case is written in the oracle's terms (`OracleStream`, `OracleJob`), so both r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum, auto
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from archsim.kernels.dram import advance
 from archsim.kernels.jit import kernel, pointer
 from archsim.kernels.oracle import OracleJob, OracleResult, OracleStream, run_streams
 from archsim.kernels.tiles import submit_job, submit_stream, wait_for_data
-from archsim.kernels.timing import KERNEL_COUNTS, DramTiming, RefreshMode
+from archsim.kernels.timing import DramTiming, RefreshMode, RefreshOrder
 
 Array = np.ndarray
 HORIZON = 1 << 37
@@ -42,6 +43,7 @@ class KernelResult:
     done: Array  # completion ticks of the requests of traces
     job_done: Array
     counts: Array
+    histogram: Array
     log: Array
     state: Array
 
@@ -127,7 +129,9 @@ def run_kernel(
             job_done[finished] = channel.ChannelView(state).job[finished, channel.JOB_LAST_DATA]
         assert state[channel.NOW] < limit, "the kernel makes no progress"
     view = channel.ChannelView(state)
-    return KernelResult(done, job_done, view.counts.copy(), log[: state[channel.LOG_LENGTH]], state)
+    return KernelResult(
+        done, job_done, view.counts.copy(), view.histogram.copy(), log[: state[channel.LOG_LENGTH]], state
+    )
 
 
 def run_oracle(case: Case, run_until: int = 0) -> OracleResult:
@@ -153,9 +157,10 @@ def differences(case: Case, result: KernelResult, expected: OracleResult) -> lis
         found.append(f"{len(result.log)} commands, not {len(expected.log)}")
     if (result.job_done != expected.job_done).any():
         found.append(f"jobs done at {result.job_done.tolist()}, not {expected.job_done.tolist()}")
-    counts, rest = expected.counts[:KERNEL_COUNTS], expected.counts[KERNEL_COUNTS:]
-    if (result.counts != counts).any() or rest.any():
+    if (result.counts != expected.counts).any():
         found.append(f"counts {result.counts.tolist()}, not {expected.counts.tolist()}")
+    if (result.histogram != expected.histogram).any():
+        found.append("histogram")
     is_trace = [np.full(sum(len(a) for a in stream.addresses), stream.arrivals is not None) for stream in case.streams]
     if not np.array_equal(result.done, expected.done[np.concatenate(is_trace)]):
         found.append("completion ticks")
@@ -215,7 +220,7 @@ def random_timing(
 
 
 def with_policies(random: np.random.Generator, q: DramTiming) -> DramTiming:
-    """Switch about half of the policies on that the kernel does not know yet, each with timings that matter."""
+    """Switch about half of the policies on that are off by default, each with timings that matter."""
 
     def perhaps(low: int, high: int, otherwise: int = 0) -> int:
         return int(random.integers(low, high + 1)) if random.random() < 0.5 else otherwise
@@ -237,7 +242,7 @@ def with_policies(random: np.random.Generator, q: DramTiming) -> DramTiming:
         page_timeout=perhaps(0, 300, otherwise=-1),
         write_forwarding=perhaps(1, 1),
         write_coalescing=perhaps(1, 1),
-        forward_ticks=int(random.integers(1, 30)),
+        forward_ticks=min(int(random.integers(1, 30)), q.tCL + q.tBL),
         refresh_order=perhaps(1, 1),
         refresh_postpone=perhaps(0, 4) * q.tREFI,
         refresh_pull_in=perhaps(0, 4) * q.tREFI,
@@ -249,6 +254,72 @@ def with_policies(random: np.random.Generator, q: DramTiming) -> DramTiming:
     )
 
 
+def with_front_policies(random: np.random.Generator, q: DramTiming) -> DramTiming:
+    """Switch about half of the front policies on, and nothing else that is off by default.
+
+    In every other case the write queue is kept full, so that it has answers."""
+    all_on = with_policies(random, q)
+    q = q._replace(**{name: getattr(all_on, name) for name in FRONT_POLICIES})
+    q = q._replace(starve_after=q.starve_after % 400)
+    if random.random() < 0.5:
+        return q
+    return q._replace(write_queue=q.write_queue + 8, write_high=q.write_queue + 8, write_low=q.write_queue)
+
+
+FRONT_POLICIES = (
+    "scheduler", "row_hit_cap", "starve_after", "page_timeout", "write_forwarding", "write_coalescing",
+    "forward_ticks", "latency_histogram", "tREFIpb",
+)  # fmt: skip
+
+
+class Feature(Enum):
+    """What the kernel is compiled with or without (special.Shape)."""
+
+    SHARED_BUS = auto()
+    SAME_BANK = auto()
+    REFRESH_CHOICE = auto()
+    POWER_DOWN = auto()
+
+
+FEATURE_SETS = (
+    frozenset({Feature.SHARED_BUS}),
+    frozenset({Feature.REFRESH_CHOICE}),
+    frozenset({Feature.SAME_BANK}),
+    frozenset({Feature.POWER_DOWN, Feature.SHARED_BUS}),
+    frozenset(Feature),
+)
+"""Each is a kernel of its own to compile: every feature alone or nearly so, and all together."""
+
+
+def with_features(random: np.random.Generator, q: DramTiming, features: frozenset[Feature]) -> DramTiming:
+    """Switch refresh, bus and power features on that have an effect in each case, and leave the front end plain."""
+    full = with_policies(random, q)
+    kept = ("tREFIpb", "tRFCsb", "tREFIsb", "tCKE", "tXP", "tCCDLW")
+    q = q._replace(**{name: getattr(full, name) for name in kept})
+    if Feature.SHARED_BUS in features:
+        q = q._replace(shared_command_bus=1)
+    if Feature.SAME_BANK in features:
+        q = q._replace(refresh_mode=int(RefreshMode.SAME_BANK))
+    if Feature.REFRESH_CHOICE in features and q.refresh_mode != RefreshMode.NONE:
+        in_turn = q.refresh_mode == RefreshMode.ALL_BANK or random.random() < 0.4
+        late, early = (int(random.integers(0, 5)) * q.tREFI for _ in range(2))
+        q = q._replace(
+            refresh_order=int(RefreshOrder.IN_TURN if in_turn else RefreshOrder.UNWANTED_FIRST),
+            refresh_postpone=max(late, q.tREFI) if in_turn else late,
+            refresh_pull_in=early,
+            refresh_idle=full.refresh_idle,
+        )
+    if Feature.POWER_DOWN in features:
+        q = q._replace(power_down_after=int(random.integers(1, 300)))
+    return q
+
+
+def feature_case(seed: int, features: frozenset[Feature], requests: int = 200, **kinds: int) -> Case:
+    """`random_case` with features that the kernel knows; `kinds` as there."""
+    case = random_case(seed, requests=requests, **kinds)
+    return replace(case, timing=with_features(np.random.default_rng(seed), case.timing, features))
+
+
 def random_case(
     seed: int,
     refresh: int | None = None,
@@ -257,10 +328,12 @@ def random_case(
     ticks_per_ck: int | None = None,
     requests: int = 200,
     policies: bool = False,
+    front: bool = False,
 ) -> Case:
     """Up to three jobs of up to two streams, each of up to `requests` requests per pseudo-channel.
 
-    With `policies` also what only the oracle knows so far; otherwise the very same case without it."""
+    With `policies` also what only the oracle knows so far, with `front` front policies alone; otherwise the very same
+    case without them."""
     random = np.random.default_rng(seed)
     q = random_timing(
         random,
@@ -280,6 +353,9 @@ def random_case(
     bank_of, column_of = address_tables(q)
     if policies:
         q = with_policies(random, q)
+    elif front:
+        q = with_front_policies(random, q)
+        streams = [_brought_together(random, stream) for stream in streams]
     return Case(q, bank_of, column_of, tuple(streams), tuple(jobs))
 
 
@@ -310,6 +386,14 @@ def _random_stream(
     return OracleStream(addresses=addresses, write=write, job=job, window=window, start=start)
 
 
+def _brought_together(random: np.random.Generator, stream: OracleStream) -> OracleStream:
+    """The stream over the first few bursts, where reads meet queued writes."""
+    if stream.arrivals is not None:
+        return replace(stream, addresses=[addresses % 256 for addresses in stream.addresses])
+    first = int(random.integers(0, 60))
+    return replace(stream, addresses=[first + np.arange(len(addresses)) for addresses in stream.addresses])
+
+
 def small_policy_case(seed: int) -> Case:
     """A few requests in bursts, with refresh, power-down and a shared bus all at work: short enough to interpret."""
     random = np.random.default_rng(seed)
@@ -328,4 +412,4 @@ def small_policy_case(seed: int) -> Case:
 
 
 REFRESH_MODES = (RefreshMode.NONE, RefreshMode.ALL_BANK, RefreshMode.PER_BANK)
-"""What the kernel knows."""
+"""What every standard has timings for."""

@@ -19,7 +19,7 @@ from archsim.config.yamltree import plain, read_yaml
 from archsim.experiment import BatchingPolicy, Fidelity, load_experiment, shipped_experiments
 from archsim.memory.flash import FlashStandard
 from archsim.memory.sram import SramSpec
-from archsim.memory.standard import DramStandard, PagePolicy, RefreshPolicy, Scheduler
+from archsim.memory.standard import ControllerSpec, DramStandard, PagePolicy, RefreshPolicy, RefreshTurn, Scheduler
 from archsim.metrics import METRICS, definition_of
 from archsim.system import SystemSpec
 from archsim.workload.precision import FORMATS, Precision
@@ -34,9 +34,13 @@ POLICIES: Mapping[str, type[StrEnum]] = {
     "scheduler": Scheduler,
     "page_policy": PagePolicy,
     "refresh": RefreshPolicy,
+    "refresh_order": RefreshTurn,
     "batching": BatchingPolicy,
     "fidelity": Fidelity,
 }
+
+CONTROLLER = "controller"
+"""The name under which the options of a memory controller are described."""
 
 
 @dataclass(frozen=True)
@@ -274,6 +278,13 @@ def _policy(name: str) -> Description:
     return Description(name, "policy", [Fact("chooses", _first_line(policy)), Fact("values", list(policy))])
 
 
+def _controller(name: str) -> Description:
+    """The options of a memory controller and their defaults."""
+    spec = ControllerSpec()
+    options = [option for option in ControllerSpec.model_fields if option not in Spec.model_fields]
+    return Description(name, "controller", [Fact(option, getattr(spec, option)) for option in options])
+
+
 def _first_line(documented: type) -> str:
     return " ".join((documented.__doc__ or "").split())
 
@@ -317,6 +328,7 @@ _CATEGORIES: Mapping[str, _Category] = {
     "experiments": _Category(
         lambda: {name: _title_of(file) for name, file in shipped_experiments().items()}, _experiment
     ),
+    "controllers": _Category(lambda: {CONTROLLER: _first_line(ControllerSpec).partition(".")[0]}, _controller),
     "policies": _Category(_policies, _policy),
     "formats": _Category(_formats, _format),
     "metrics": _Category(lambda: {row.name: f"{row.formula} ({row.unit})" for row in METRICS}, _metric),

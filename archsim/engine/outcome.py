@@ -59,7 +59,7 @@ def records_of(
     for item, outcome, causes in zip(prepared, outcomes, table.tolist(), strict=True):
         cause_fs = dict(zip(CAUSES, causes, strict=True))
         counts = replace(item.counts, matrix_macs=dict(item.counts.matrix_macs))
-        memory.add_counts(outcome[FIRST_COUNT : FIRST_COUNT + 16], counts)
+        memory.add_counts(outcome[FIRST_COUNT:], counts)
         _count_traffic(counts, item.padding_bytes)
         records.append(
             record_of(trace, item, iteration, int(outcome[START_FS]), int(outcome[END_FS]), cause_fs, counts)
@@ -132,7 +132,7 @@ def folded_records_of(
         counts = Counts()
         for index in group.members:
             _add_engine_counts(counts, prepared[index].counts)
-        memory.add_counts(outcomes[group.members, FIRST_COUNT : FIRST_COUNT + 16].sum(axis=0), counts)
+        memory.add_counts(outcomes[group.members, FIRST_COUNT:].sum(axis=0), counts)
         _count_traffic(counts, group.padding_bytes)
         end_fs = start_fs + sum(cause_fs.values())
         records.append(

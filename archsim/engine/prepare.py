@@ -16,6 +16,7 @@ from archsim.engine.work import (
     roofline_memory_fs,
     tile_work,
 )
+from archsim.kernels.timing import least_tile_ticks
 from archsim.memory.device import HbmDevice, Range, Transfer
 from archsim.memory.layout import Shares
 from archsim.records import Counts, Operator
@@ -187,7 +188,7 @@ class Preparer:
         share = self._memory.row_set_bursts
         while share > 1 and (share * LEAST_TILES > bursts or share * TILES_IN_WINDOW > window):
             share //= 2
-        shortest_ticks = self._memory.timing.tCL + self._memory.timing.tBL
+        shortest_ticks = least_tile_ticks(self._memory.timing)
         engine_ticks = self._memory.to_ticks(engine_fs)
         tiles = -(-bursts // share)
         while tiles > 1 and tiles * shortest_ticks > engine_ticks and -(-bursts // (tiles // 2)) <= window:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archsim.kernels.candidates import offer_column, offer_row, refresh_keys
+from archsim.kernels.candidates import is_blocked, is_held, offer_column, offer_row, refresh_keys
 from archsim.kernels.channel import (
     ACTIVE,
     ACTIVE_STREAMS,
@@ -19,9 +19,9 @@ from archsim.kernels.channel import (
     ENTRY_ROW,
     ENTRY_STREAM,
     ENTRY_TOUCHED,
+    FINISHED_JOB,
     FREE_ENTRY,
     HEAD,
-    HELD_BANK,
     HIT_KEY,
     HIT_SLOT,
     JOB,
@@ -36,7 +36,6 @@ from archsim.kernels.channel import (
     OPEN_ROW,
     QUEUED,
     REFRESH_FOLDED,
-    REFRESHING,
     ROW_DIRTY,
     ROW_KEY,
     ROW_SHIFT,
@@ -55,24 +54,22 @@ from archsim.kernels.channel import (
     pseudo_channel,
 )
 from archsim.kernels.jit import inlined
+from archsim.kernels.policies import answered_by_queue, is_capped, note_admission
+from archsim.kernels.special import front_policies
 from archsim.kernels.timing import DramTiming
 
-# timing.RefreshMode and timing.Count, as plain ints for the compiler.
-ALL_BANK = 1
+# timing.Count, as plain ints for the compiler.
 IDLE, LATENCY = 15, 10
 BANK_MASK = (1 << BANK_BITS) - 1
 
 
 @inlined
-def admit(state, q: DramTiming, p, now, bank_of, trace, arrival):  # type: ignore[no-untyped-def]
+def admit(state, q: DramTiming, p, now, bank_of, trace, arrival, done):  # type: ignore[no-untyped-def]
     """Queue every request that may enter pseudo-channel p now; note when the next one arrives."""
     pc = pseudo_channel(state, p)
     wake = NEVER
     streams = state[ACTIVE_STREAMS]
-    first = 0
-    if streams > 1:
-        while first < streams and state[ACTIVE + first] <= pc[TURN]:
-            first += 1
+    first = after_turn(state, pc, streams)
     k = 0
     while k < streams:
         position = first + k
@@ -99,6 +96,15 @@ def admit(state, q: DramTiming, p, now, bank_of, trace, arrival):  # type: ignor
         if pc[QUEUED + w] >= depth:
             continue
         pc[STREAM_NEXT + s] = index + 1
+        if front_policies(q) and answered_by_queue(state, q, p, w, s, index, address, arrives, now, bank_of, done):
+            pc[TURN] = s
+            if state[FINISHED_JOB] >= 0:
+                pc[ADMIT_AT] = now  # it goes on when the caller comes back
+                return
+            streams = state[ACTIVE_STREAMS]
+            first = after_turn(state, pc, streams)
+            k = 0
+            continue
         enqueue(state, q, p, w, s, index, address, arrives, now, bank_of)
         pc[TURN] = s
         if streams > 1:
@@ -107,6 +113,16 @@ def admit(state, q: DramTiming, p, now, bank_of, trace, arrival):  # type: ignor
                 first = 0
         k = 0
     pc[ADMIT_AT] = wake
+
+
+@inlined
+def after_turn(state, pc, streams):  # type: ignore[no-untyped-def]
+    """Where among the active streams the round robin goes on."""
+    first = 0
+    if streams > 1:
+        while first < streams and state[ACTIVE + first] <= pc[TURN]:
+            first += 1
+    return first
 
 
 @inlined
@@ -148,14 +164,18 @@ def enqueue(state, q: DramTiming, p, w, s, index, address, arrives, now, bank_of
     pc[ENTRY_INDEX + entry] = index
     state[COUNTS + LATENCY] -= arrives
     pc[ENTRY_TOUCHED + entry] = 0
+    if front_policies(q):
+        note_admission(pc, q, entry, arrives, now)
     o = w * MAX_BANKS + bank
     last = pc[TAIL + o]
     append(pc, o, entry)
     if pc[HIT_SLOT + o] < LIST_END:
         return
-    held = pc[HELD_BANK] == bank
-    blocked = pc[REFRESHING] != 0 and q.refresh_mode == ALL_BANK
+    held = is_held(pc, q, bank)
+    blocked = is_blocked(pc, q)
     key = (age << BANK_BITS) | bank
+    if front_policies(q) and last < LIST_END and is_capped(pc, q, bank):
+        return  # it waits for the oldest, whose keys these are
     if pc[OPEN_ROW + bank] == row:
         pc[HIT_SLOT + o] = entry
         pc[ROW_KEY + o] = NO_KEY

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from archsim.kernels.admission import append, renumber_ages
 from archsim.kernels.candidates import refresh_keys
+from archsim.kernels.canonical_refresh import exchange_refresh_and_power
 from archsim.kernels.channel import (
     ACT_OK,
     ACTIVE,
@@ -27,6 +28,8 @@ from archsim.kernels.channel import (
     ENTRY_INDEX,
     ENTRY_NEXT,
     ENTRY_ROW,
+    ENTRY_SINCE,
+    ENTRY_STARVES,
     ENTRY_STREAM,
     ENTRY_TOUCHED,
     FAW,
@@ -37,6 +40,7 @@ from archsim.kernels.channel import (
     HELD_BANK,
     JOB,
     JOB_ACTIVE,
+    JOB_DATA,
     JOB_ENDED,
     JOB_FIELDS,
     JOB_GATE,
@@ -56,6 +60,7 @@ from archsim.kernels.channel import (
     NEXT_AGE,
     NOW,
     OPEN_ROW,
+    PASSED,
     POINTER,
     PRE_ANY_OK,
     PRE_OK,
@@ -81,9 +86,11 @@ from archsim.kernels.channel import (
     TAIL,
     TILE_EVENT,
     TURN,
+    UNUSED_AT,
     WRITE_MODE,
     pseudo_channel,
 )
+from archsim.kernels.form_words import constraint, moment, value
 from archsim.kernels.jit import inlined
 from archsim.kernels.outlook import write_outlook
 from archsim.kernels.timing import DramTiming
@@ -104,36 +111,6 @@ def settle_idle(state, q: DramTiming):  # type: ignore[no-untyped-def]
             state[COUNTS + IDLE] += state[NOW] - pc[SLOT_END]
             pc[SLOT_END] = state[NOW]
             pc[REFRESH_FOLDED] = 0
-
-
-@inlined
-def constraint(state, at, form, n, writing, now):  # type: ignore[no-untyped-def]
-    """An earliest tick: relative, 0 once it has passed, -1 for never."""
-    if writing:
-        form[n] = -1 if state[at] >= NEVER else max(0, state[at] - now)
-    else:
-        state[at] = NEVER if form[n] < 0 else now + form[n]
-    return n + 1
-
-
-@inlined
-def moment(state, at, form, n, writing, now):  # type: ignore[no-untyped-def]
-    """A tick whose distance matters also when it has passed."""
-    if writing:
-        form[n] = state[at] - now
-    else:
-        state[at] = now + form[n]
-    return n + 1
-
-
-@inlined
-def value(state, at, form, n, writing):  # type: ignore[no-untyped-def]
-    """A plain value."""
-    if writing:
-        form[n] = state[at]
-    else:
-        state[at] = form[n]
-    return n + 1
 
 
 @inlined
@@ -214,11 +191,14 @@ def exchange(state, q: DramTiming, form, n, writing):  # type: ignore[no-untyped
         n = constraint(state, j + JOB_TILE_END, form, n, writing, now)
         n = constraint(state, j + JOB_READY, form, n, writing, now)
         n = constraint(state, j + JOB_GATE, form, n, writing, now)
+        if q.write_forwarding != 0:
+            n = constraint(state, j + JOB_DATA, form, n, writing, now)
     if not writing:
         empty_queues(state, q)
     for p in range(q.pseudo_channels):
         pc = pseudo_channel(state, p)
         n = exchange_pseudo_channel(pc, q, form, n, writing, now)
+        n = exchange_refresh_and_power(pc, q, form, n, writing, now)
         n = exchange_banks(pc, q, form, n, writing, now)
         n = exchange_queues(state, q, p, form, n, writing)
     if not writing:
@@ -273,6 +253,7 @@ def exchange_banks(pc, q: DramTiming, form, n, writing, now):  # type: ignore[no
         n = constraint(pc, GROUP_ACT_OK + i, form, n, writing, now)
         if not shut:  # an ACT sets it anew
             n = constraint(pc, PRE_OK + i, form, n, writing, now)
+            n = exchange_open_row(pc, q, i, form, n, writing, now)
         if not writing:
             pc[READY + i] = max(pc[ACT_OK + i], pc[GROUP_ACT_OK + i]) if shut else pc[PRE_OK + i]
     for w in range(2):
@@ -280,6 +261,22 @@ def exchange_banks(pc, q: DramTiming, form, n, writing, now):  # type: ignore[no
         for o in range(first, first + banks):
             n = constraint(pc, COLUMN_OK + o, form, n, writing, now)
     return n
+
+
+@inlined
+def exchange_open_row(pc, q: DramTiming, bank, form, n, writing, now):  # type: ignore[no-untyped-def]
+    """What front policies know about an open row. An ACT sets it anew."""
+    if q.page_timeout >= 0:
+        n = constraint(pc, UNUSED_AT + bank, form, n, writing, now)
+    if q.row_hit_cap > 0:
+        n = value(pc, PASSED + bank, form, n, writing)
+    return n
+
+
+@inlined
+def entry_words(q: DramTiming):  # type: ignore[no-untyped-def]
+    """Words of a queued request in a form."""
+    return 6 if q.starve_after > 0 or q.latency_histogram != 0 else 4
 
 
 @inlined
@@ -303,14 +300,18 @@ def exchange_queues(state, q: DramTiming, p, form, n, writing):  # type: ignore[
                     form[n + 2] = pc[ENTRY_AGE + entry]
                     form[n + 3] = pc[ENTRY_TOUCHED + entry]
                     n += 4
+                    if entry_words(q) > 4:
+                        form[n] = max(0, pc[ENTRY_STARVES + entry] - state[NOW]) if q.starve_after > 0 else 0
+                        form[n + 1] = state[NOW] - pc[ENTRY_SINCE + entry] if q.latency_histogram != 0 else 0
+                        n += 2
                     entry = pc[ENTRY_NEXT + entry]
-                form[at] = (n - at - 1) // 4
+                form[at] = (n - at - 1) // entry_words(q)
             else:
                 entries = form[n]
                 n += 1
                 for _ in range(entries):
                     append_entry(state, q, p, w, o, form, n)
-                    n += 4
+                    n += entry_words(q)
     return n
 
 
@@ -344,6 +345,9 @@ def append_entry(state, q: DramTiming, p, w, o, form, n):  # type: ignore[no-unt
     pc[ENTRY_AGE + entry] = form[n + 2]
     state[NEXT_AGE] = max(state[NEXT_AGE], form[n + 2] + 1)
     pc[ENTRY_TOUCHED + entry] = form[n + 3]
+    if entry_words(q) > 4:
+        pc[ENTRY_STARVES + entry] = state[NOW] + form[n + 4]
+        pc[ENTRY_SINCE + entry] = state[NOW] - form[n + 5]
     append(pc, o, entry)
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from archsim.kernels.histogram import BUCKETS
 from archsim.kernels.jit import inlined, shifted
-from archsim.kernels.timing import DramTiming
+from archsim.kernels.timing import COUNT_WORDS, DramTiming
 
 NEVER = np.int64(1) << 40
 """A tick that does not come (11 days of HBM3 time)."""
@@ -60,13 +61,14 @@ JOB_GATE = 7
 JOB_OPEN_READS = 8  # bursts not yet issued, all pseudo-channels
 JOB_OPEN_WRITES = 9
 JOB_LAST_DATA = 10  # when the last issued burst is complete
+JOB_DATA = 11  # when the reads that count towards its next tile, so far, are there (front policies only)
 JOB_FIELDS = 12
 
 # Count vector (timing.Count)
 COUNTS = REGISTERS
 
 # Streams [s]
-ACTIVE = COUNTS + 16  # slots of active streams, ascending
+ACTIVE = COUNTS + COUNT_WORDS  # slots of active streams, ascending
 STREAM_JOB = ACTIVE + MAX_STREAMS
 STREAM_WRITE = STREAM_JOB + MAX_STREAMS
 STREAM_WINDOW = STREAM_WRITE + MAX_STREAMS  # bursts admitted beyond the ended tiles
@@ -109,10 +111,10 @@ REFPB_OK = RRD_OK + 1  # earliest ACT or REFpb after the last REFpb
 PRE_ANY_OK = REFPB_OK + 1  # earliest PRE after the last PRE
 WRITE_MODE = PRE_ANY_OK + 1  # 1 while writes drain
 DUE = WRITE_MODE + 1  # next refresh
-REFRESHING = DUE + 1  # 1 from due until REFab, or while a bank is held for REFpb
-HELD_BANK = REFRESHING + 1  # -1 if none
-POINTER = HELD_BANK + 1  # next bank of per-bank refresh
-REFRESH_BEGIN = POINTER + 1  # when the last refresh became due
+REFRESHING = DUE + 1  # 1 while a refresh is under way, up to its REF
+HELD_BANK = REFRESHING + 1  # the first one held, -1 if none
+POINTER = HELD_BANK + 1  # next bank (or set of banks) to be refreshed in turn
+REFRESH_BEGIN = POINTER + 1  # when the last all-bank refresh got under way
 REFRESH_END = REFRESH_BEGIN + 1  # when it ended (NEVER while pending)
 REFRESH_FOLDED = REFRESH_END + 1  # ticks of earlier refreshes since the last burst slot
 SLOT_END = REFRESH_FOLDED + 1  # end of the last accounted data-bus slot
@@ -151,8 +153,29 @@ STREAM_ISSUED = STREAM_NEXT + MAX_STREAMS  # column commands issued
 STREAM_SHARE = STREAM_ISSUED + MAX_STREAMS  # bursts per tile
 STREAM_THRESHOLD = STREAM_SHARE + MAX_STREAMS  # bursts the next tile waits for
 
-PC_WORDS = STREAM_THRESHOLD + MAX_STREAMS
-STATE_LENGTH = FIRST_PC + MAX_PCS * PC_WORDS
+# Refreshes that wait, come early or go out of turn, same-bank refresh, power-down (kept only with these)
+EMPTY_SINCE = STREAM_THRESHOLD + MAX_STREAMS  # since when nothing is queued, NEVER while something is
+LOOK_AT = EMPTY_SINCE + 1  # when a refresh that waits may find a unit
+AWAKE_AT = LOOK_AT + 1  # earliest command after the last PDX
+POWER_CHANGE_OK = AWAKE_AT + 1  # earliest PDE or PDX after the last PDX or PDE
+PDE_OK = POWER_CHANGE_OK + 1  # earliest PDE after the last data
+POWER_COUNTED = PDE_OK + 1  # up to when a power-down has been counted
+REFSB_OK = POWER_COUNTED + 1  # [sid] earliest REFsb after the last one
+LAST_USE = REFSB_OK + MAX_STACK_IDS  # [unit] last column command to one of its banks
+POWER = LAST_USE + MAX_BANKS  # 0 up, 1 power-down with a row open, 2 with all banks closed
+REFRESHED = POWER + 1  # [unit] 1 if it has had its refresh of this rotation
+
+# Front policies (special.Shape): banks [bank], queue entries [write, depth]
+PASSED = REFRESHED + MAX_BANKS  # column commands since the ACT that passed an older request to the bank
+UNUSED_AT = PASSED + MAX_BANKS  # when the page policy may close the row, if nothing queued wants it
+ENTRY_STARVES = UNUSED_AT + MAX_BANKS  # from when on the request goes before all others
+ENTRY_SINCE = ENTRY_STARVES + 2 * MAX_QUEUE  # what its latency counts from
+
+PC_WORDS = ENTRY_SINCE + 2 * MAX_QUEUE
+
+# Histogram of latencies [write, bucket] (histogram.py)
+HISTOGRAM = FIRST_PC + MAX_PCS * PC_WORDS
+STATE_LENGTH = HISTOGRAM + 2 * BUCKETS
 
 
 @inlined
@@ -166,7 +189,8 @@ class ChannelView:
 
     def __init__(self, state: np.ndarray) -> None:
         self.state = state
-        self.counts = state[COUNTS : COUNTS + 16]
+        self.counts = state[COUNTS : COUNTS + COUNT_WORDS]
+        self.histogram = state[HISTOGRAM:STATE_LENGTH].reshape(2, BUCKETS)
         self.open_row = self._part(OPEN_ROW, MAX_BANKS)
         self.stream_base = self._part(STREAM_BASE, MAX_STREAMS).T
         self.stream_total = self._part(STREAM_TOTAL, MAX_STREAMS).T
@@ -180,7 +204,7 @@ class ChannelView:
 
     def _part(self, offset: int, words: int) -> np.ndarray:
         """int64[p, words]"""
-        blocks = self.state[FIRST_PC:].reshape(MAX_PCS, PC_WORDS)
+        blocks = self.state[FIRST_PC:HISTOGRAM].reshape(MAX_PCS, PC_WORDS)
         return blocks[:, offset : offset + words]
 
 
@@ -207,7 +231,7 @@ def new_state(q: DramTiming) -> np.ndarray:
     state = np.zeros(STATE_LENGTH, np.int64)
     state[TILE_EVENT] = NEVER
     state[FINISHED_JOB] = -1
-    blocks = state[FIRST_PC:].reshape(MAX_PCS, PC_WORDS)
+    blocks = state[FIRST_PC:HISTOGRAM].reshape(MAX_PCS, PC_WORDS)
     for first, after, value in (
         (CLOSED, COLUMN_OK, -1),
         (HIT_KEY, HIT_SLOT, NO_KEY),
@@ -217,6 +241,8 @@ def new_state(q: DramTiming) -> np.ndarray:
         (BEST_COLUMN, COLUMN_DIRTY, NO_KEY),
         (COLUMN_DIRTY, QUEUED, 1),
         (ENTRY_AGE + LIST_END, ENTRY_NEXT, NO_KEY >> BANK_BITS),
+        (EMPTY_SINCE, LOOK_AT, NEVER),
+        (LAST_USE, POWER, -NEVER),
     ):
         blocks[:, first:after] = value
     row_set = banks * q.columns
@@ -224,7 +250,7 @@ def new_state(q: DramTiming) -> np.ndarray:
     bank, banks_per_sid = np.arange(MAX_BANKS), q.bank_groups * q.banks_per_group
     state[STACK_ID_OF:GROUP_FIRST] = bank // banks_per_sid
     state[GROUP_FIRST:FIRST_PC] = bank // banks_per_sid * banks_per_sid + bank % q.bank_groups
-    interval = (NEVER, q.tREFI, q.tREFIpb)[q.refresh_mode]
+    interval = (NEVER, q.tREFI, q.tREFIpb, q.tREFIsb)[q.refresh_mode]
     blocks[:, DUE] = interval + np.arange(MAX_PCS) * q.refresh_stagger
     for ends in (HIT_SLOT, HEAD, TAIL):
         blocks[:, ends : ends + 2 * MAX_BANKS] = LIST_END + np.arange(2 * MAX_BANKS)

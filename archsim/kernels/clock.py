@@ -11,10 +11,12 @@ from archsim.kernels.channel import (
     COLUMN_DIRTY,
     COLUMN_OK,
     DUE,
+    EMPTY_SINCE,
     FAW,
     FAW_NEXT,
     HIT_KEY,
     JOB,
+    JOB_DATA,
     JOB_FIELDS,
     JOB_GATE,
     JOB_LAST_DATA,
@@ -25,6 +27,8 @@ from archsim.kernels.channel import (
     MAX_PCS,
     NEVER,
     NOW,
+    PC_WORDS,
+    POWER,
     PRE_ANY_OK,
     REFRESH_BEGIN,
     REFRESH_FOLDED,
@@ -34,6 +38,7 @@ from archsim.kernels.channel import (
     RRD_OK,
     SLOT_END,
     TILE_EVENT,
+    UNUSED_AT,
     WRITE_MODE,
     pseudo_channel,
 )
@@ -58,7 +63,7 @@ def shift_clock(state, q: DramTiming, shift):  # type: ignore[no-untyped-def]
     for register in (NOW, COLUMN_BUS_FREE, ROW_BUS_FREE, TILE_EVENT):
         _shift(state, register, register + 1, shift)
     for job in range(MAX_JOBS):
-        for field in (JOB_TILE_END, JOB_READY, JOB_GATE, JOB_LAST_DATA):
+        for field in (JOB_TILE_END, JOB_READY, JOB_GATE, JOB_LAST_DATA, JOB_DATA):
             _shift(state, JOB + job * JOB_FIELDS + field, JOB + job * JOB_FIELDS + field + 1, shift)
     for p in range(MAX_PCS):
         pc = pseudo_channel(state, p)
@@ -71,6 +76,8 @@ def shift_clock(state, q: DramTiming, shift):  # type: ignore[no-untyped-def]
         _shift(pc, REFRESH_BEGIN, REFRESH_FOLDED, shift)
         _shift(pc, SLOT_END, LAST_WRITE, shift)
         _shift(pc, ADMIT_AT, ADMIT_AT + 1, shift)
+        _shift(pc, EMPTY_SINCE, POWER, shift)
+        _shift(pc, UNUSED_AT, PC_WORDS, shift)  # and what entries starve and count from
         pc[COLUMN_DIRTY] = 1
         pc[ROW_DIRTY] = 1
 

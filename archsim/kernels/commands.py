@@ -41,6 +41,7 @@ from archsim.kernels.channel import (
     MAX_QUEUE,
     MAX_STACK_IDS,
     OPEN_ROW,
+    PDE_OK,
     PRE_ANY_OK,
     PRE_OK,
     QUEUED,
@@ -61,12 +62,14 @@ from archsim.kernels.channel import (
     pseudo_channel,
 )
 from archsim.kernels.jit import inlined
-from archsim.kernels.special import pseudo_channels
+from archsim.kernels.policies import note_activate, note_column
+from archsim.kernels.refresh_choice import note_use
+from archsim.kernels.special import front_policies, powers_down, pseudo_channels, refresh_choice, shared_bus
 from archsim.kernels.tiles import burst_issued, leave_stream
 from archsim.kernels.timing import DramTiming
 
 # timing.Command (and the counts of commands) and timing.Count, as plain ints for the compiler.
-ACT, PRE, RD, WR = 0, 1, 3, 4
+ACT, PRE, RD, WR, REFSB = 0, 1, 3, 4, 7
 HITS, LATENCY, BUSY, REFRESH, TURNAROUND, ROW = 7, 10, 11, 12, 13, 14
 BANK_MASK = (1 << BANK_BITS) - 1
 
@@ -82,17 +85,14 @@ def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: igno
     if best >> KEY_BITS > now:
         return
     banks_per_sid = q.bank_groups * q.banks_per_group
+    if shared_bus(q) and state[COLUMN_BUS_FREE] > now:  # a refresh took it in this very tick
+        return
     bank = best & BANK_MASK
     w = pc[WRITE_MODE]
     o = w * MAX_BANKS + bank
     entry = pc[HIT_SLOT + o]
     account_bus_time(state, q, p, w, now)
-    state[COLUMN_BUS_FREE] = now + q.column_ticks
-    pc[COLUMN_DIRTY] = 1
-    if pseudo_channels(q) == MAX_PCS:
-        other = pseudo_channel(state, 1 - p)
-        if other[BEST_COLUMN] >> KEY_BITS < now + q.column_ticks:
-            other[COLUMN_DIRTY] = 1
+    hold_column_bus(state, q, p, now)
     sid = state[STACK_ID_OF + bank]
     read = state[GROUP_FIRST + bank]
     group_end = (sid + 1) * q.bank_groups * q.banks_per_group
@@ -109,13 +109,15 @@ def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: igno
             k = MAX_STACK_IDS + other_sid
             pc[BUS_OK + k] = max(pc[BUS_OK + k], now + q.tRTW)
         pc[PRE_OK + bank] = max(pc[PRE_OK + bank], now + q.tRTP)
+        if powers_down(q):
+            pc[PDE_OK] = max(pc[PDE_OK], complete)
     else:
         state[COUNTS + WR] += 1
         data_end = now + q.tCWL + q.tBL
         complete = data_end
         while read < group_end:
             write = read + MAX_BANKS
-            pc[COLUMN_OK + write] = max(pc[COLUMN_OK + write], now + q.tCCDL)
+            pc[COLUMN_OK + write] = max(pc[COLUMN_OK + write], now + q.tCCDLW)
             pc[COLUMN_OK + read] = max(pc[COLUMN_OK + read], data_end + q.tWTRL)
             read += q.bank_groups
         for other_sid in range(q.stack_ids):
@@ -125,6 +127,8 @@ def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: igno
             k = other_sid
             pc[BUS_OK + k] = max(pc[BUS_OK + k], data_end + q.tWTRS)
         pc[PRE_OK + bank] = max(pc[PRE_OK + bank], data_end + q.tWR)
+        if powers_down(q):
+            pc[PDE_OK] = max(pc[PDE_OK], data_end + q.tWR)
     pc[READY + bank] = pc[PRE_OK + bank]
     state[COUNTS + HITS + pc[ENTRY_TOUCHED + entry]] += 1
     state[COUNTS + LATENCY] += complete
@@ -132,7 +136,11 @@ def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: igno
         row_set = q.stack_ids * banks_per_sid * q.columns
         column = column_of[pc[ENTRY_ADDRESS + entry] % row_set]
         write_log(state, q, log, now, RD + w, p, bank, pc[OPEN_ROW + bank], column)
+    if front_policies(q):
+        note_column(state, pc, q, w, bank, entry, now, complete)
     leave_queue(state, q, p, w, bank, o, entry, now)
+    if refresh_choice(q):
+        note_use(pc, q, bank, now)
     s = pc[ENTRY_STREAM + entry]
     if state[RECORD_DONE] > 0 and state[STREAM_TRACE + s] != 0:
         done[pc[STREAM_BASE + s] + pc[ENTRY_INDEX + entry]] = complete
@@ -154,6 +162,9 @@ def leave_queue(state, q: DramTiming, p, w, bank, o, entry, now):  # type: ignor
     pc[ENTRY_NEXT + previous] = following
     pc[ENTRY_PREVIOUS + following] = previous
     hit = next_hit(pc, o, following, pc[OPEN_ROW + bank])
+    if front_policies(q) and q.row_hit_cap > 0:  # the bank may be capped from now on, for both directions
+        refresh_keys(state, q, p, bank)
+        hit = pc[HIT_SLOT + o]
     pc[HIT_SLOT + o] = hit
     pc[HIT_KEY + o] = age_key(pc, hit, bank)
     if hit >= LIST_END:
@@ -216,6 +227,8 @@ def activate(state, q: DramTiming, p, bank, row, now, log):  # type: ignore[no-u
     pc[COLUMN_OK + bank] = max(pc[COLUMN_OK + bank], now + q.tRCDRD)
     pc[COLUMN_OK + MAX_BANKS + bank] = max(pc[COLUMN_OK + MAX_BANKS + bank], now + q.tRCDWR)
     pc[PRE_OK + bank] = now + q.tRAS
+    if front_policies(q):
+        note_activate(pc, q, bank, now)
     pc[READY + bank] = pc[PRE_OK + bank]
     pc[ACT_OK + bank] = now + q.tRC
     group_ok = now + q.tRRDL
@@ -261,11 +274,39 @@ def close_row(pc, q: DramTiming, bank, now):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def hold_column_bus(state, q: DramTiming, p, now):  # type: ignore[no-untyped-def]
+    """The column bus is taken by pseudo-channel p; a shared bus is so for row commands, too."""
+    free = now + q.column_ticks
+    state[COLUMN_BUS_FREE] = free
+    pseudo_channel(state, p)[COLUMN_DIRTY] = 1
+    if pseudo_channels(q) == MAX_PCS:
+        other = pseudo_channel(state, 1 - p)
+        if other[BEST_COLUMN] >> KEY_BITS < free:
+            other[COLUMN_DIRTY] = 1
+    if shared_bus(q):
+        state[ROW_BUS_FREE] = free
+        delay_rows(state, q, free)
+
+
+@inlined
 def hold_row_bus(state, q: DramTiming, now, ticks):  # type: ignore[no-untyped-def]
+    """The row bus is taken for so long; a shared bus is so for column commands, too."""
     state[ROW_BUS_FREE] = now + ticks
+    delay_rows(state, q, now + ticks)
+    if shared_bus(q):
+        state[COLUMN_BUS_FREE] = now + ticks
+        for p in range(pseudo_channels(q)):
+            pc = pseudo_channel(state, p)
+            if pc[BEST_COLUMN] >> KEY_BITS < now + ticks:
+                pc[COLUMN_DIRTY] = 1
+
+
+@inlined
+def delay_rows(state, q: DramTiming, free):  # type: ignore[no-untyped-def]
+    """Row candidates that come before the bus is free are to be searched anew."""
     for p in range(pseudo_channels(q)):
         pc = pseudo_channel(state, p)
-        if pc[BEST_ROW] >> KEY_BITS < now + ticks:
+        if pc[BEST_ROW] >> KEY_BITS < free:
             pc[ROW_DIRTY] = 1
 
 
@@ -284,7 +325,7 @@ def write_log(state, q: DramTiming, log, now, command, p, bank, row, column):  #
     log[8 * n + 5] = -1
     if bank >= 0:
         log[8 * n + 3] = bank // (q.bank_groups * q.banks_per_group)
-        log[8 * n + 4] = bank % q.bank_groups
+        log[8 * n + 4] = -1 if command == REFSB else bank % q.bank_groups
         log[8 * n + 5] = bank // q.bank_groups % q.banks_per_group
     log[8 * n + 6] = row
     log[8 * n + 7] = column

@@ -16,7 +16,6 @@ from archsim.kernels.channel import (
     BEST_ROW,
     CHECKPOINT,
     COUNTS,
-    DUE,
     FINISHED_JOB,
     KEY_BITS,
     LOG_CAPACITY,
@@ -32,8 +31,11 @@ from archsim.kernels.channel import (
 )
 from archsim.kernels.commands import issue_column, issue_row
 from archsim.kernels.jit import inlined, kernel, pointer
-from archsim.kernels.refresh import begin_refresh, refresh, refresh_tick
-from archsim.kernels.special import pseudo_channels, specialised
+from archsim.kernels.order import close_unwanted_row, find_by_policy, may_serve_in_order, unwanted_tick
+from archsim.kernels.power import power_down, power_tick, power_up, settle_power
+from archsim.kernels.refresh import consider_refresh, refresh, refresh_tick
+from archsim.kernels.refresh_choice import note_emptiness
+from archsim.kernels.special import front_policies, powers_down, pseudo_channels, refresh_choice, specialised
 from archsim.kernels.tiles import run_tiles
 
 LATENCY = 10  # timing.Count, as a plain int for the compiler
@@ -77,6 +79,8 @@ def run(state, q, bank_of, column_of, trace, arrival, done, log, until, to_check
     state[COUNTS + LATENCY] -= queued_requests(state, q) * state[NOW]
     run_events(state, q, bank_of, column_of, trace, arrival, done, log, until, to_checkpoint)
     state[COUNTS + LATENCY] += queued_requests(state, q) * state[NOW]
+    if powers_down(q):
+        settle_power(state, q)
 
 
 @inlined
@@ -96,8 +100,12 @@ def run_events(state, q, bank_of, column_of, trace, arrival, done, log, until, t
             renumber_ages(state, q)
         wake, target = state[TILE_EVENT], NEVER
         for p in range(pseudo_channels(q)):
-            again, due = prepare(state, q, p, now, bank_of, trace, arrival)
+            again, due = prepare(state, q, p, now, bank_of, trace, arrival, done)
             wake, target = min(wake, again), min(target, due)
+            if front_policies(q):
+                if state[FINISHED_JOB] >= 0:  # by an answer of the write queue; the tick is not over
+                    return
+                wake = min(wake, state[TILE_EVENT])
         if wake <= target and wake > now:
             state[NOW] = min(wake, until)
             continue
@@ -107,29 +115,44 @@ def run_events(state, q, bank_of, column_of, trace, arrival, done, log, until, t
         now = target
         state[NOW] = target
         for p in range(pseudo_channels(q)):
+            if powers_down(q):
+                power_up(state, q, p, now, log)
             if pseudo_channel(state, p)[REFRESHING] != 0 and refresh_tick(state, q, p, now) <= now:
                 refresh(state, q, p, now, log)
         issue_column(state, q, now, column_of, done, log)
+        if front_policies(q) and may_serve_in_order(q):  # the oldest request may be another one now
+            for p in range(pseudo_channels(q)):
+                find_by_policy(state, q, p, now)
         issue_row(state, q, now, log)
+        if front_policies(q) and q.page_timeout >= 0:
+            close_unwanted_row(state, q, now, log)
+        if powers_down(q):
+            power_down(state, q, now, log)
         state[NOW] = now + 1
         if state[FINISHED_JOB] >= 0 or (to_checkpoint and state[CHECKPOINT] != 0):
             return
 
 
 @inlined
-def prepare(state, q, p, now, bank_of, trace, arrival):  # type: ignore[no-untyped-def]
+def prepare(state, q, p, now, bank_of, trace, arrival, done):  # type: ignore[no-untyped-def]
     """Steps 1 to 3 of a tick for one pseudo-channel. When it must be looked at again; when its next command is due."""
     pc = pseudo_channel(state, p)
     if pc[ADMIT_AT] <= now:
-        admit(state, q, p, now, bank_of, trace, arrival)
+        admit(state, q, p, now, bank_of, trace, arrival, done)
     wake = pc[ADMIT_AT]
     switch_mode(state, q, p)
-    if now >= pc[DUE] and pc[REFRESHING] == 0:
-        begin_refresh(state, q, p)
-    if pc[REFRESHING] == 0:
-        wake = min(wake, pc[DUE])
-    find_candidates(state, q, p, now)
+    if refresh_choice(q) or powers_down(q):
+        note_emptiness(pc, now)
+    wake = min(wake, consider_refresh(state, q, p, now))
+    if front_policies(q):
+        wake = min(wake, find_by_policy(state, q, p, now))
+    else:
+        find_candidates(state, q, p, now)
     target = min(pc[BEST_COLUMN], pc[BEST_ROW]) >> KEY_BITS
     if pc[REFRESHING] != 0:
         target = min(target, refresh_tick(state, q, p, now))
+    if front_policies(q) and q.page_timeout >= 0:
+        target = min(target, unwanted_tick(state, q, p, now))
+    if powers_down(q):
+        target = min(target, power_tick(state, q, p, now))
     return wake, target

@@ -58,15 +58,15 @@ from archsim.kernels.outlook import (
     write_outlook,
 )
 from archsim.kernels.special import specialised
-from archsim.kernels.timing import DramTiming
+from archsim.kernels.timing import COUNT_WORDS, DramTiming
 
 # Words of a recorded period.
 DT = 0
 FINISHED = 1
 TO = 2
 FAWS = 3  # [p]
-COUNT_DELTAS = FAWS + MAX_PCS  # 16
-OPEN_ROWS = COUNT_DELTAS + 16  # [p, bank] what became of its open row: UNCHANGED, SHUT, or which row was opened
+COUNT_DELTAS = FAWS + MAX_PCS  # [count]
+OPEN_ROWS = COUNT_DELTAS + COUNT_WORDS  # [p, bank] its open row: UNCHANGED, SHUT, or which one was opened
 STREAM_DELTAS = OPEN_ROWS + MAX_PCS * MAX_BANKS  # streams active at the start; for each next[p], issued[p]; jobs
 PERIOD_LENGTH = STREAM_DELTAS + 128
 
@@ -114,7 +114,12 @@ def advance_with_memo(state, q, bank_of, column_of, memo, until):  # type: ignor
     Args:
         state, q, bank_of, column_of, until: as in `dram.advance`.
         memo: a `Memo` used with this `q` and address map alone.
+
+    Raises:
+        ValueError: if `q` keeps a histogram of latencies, which periods don't record.
     """
+    if q.latency_histogram:
+        raise ValueError("the memo keeps no histogram of latencies: simulate every command")
     advance_special_with_memo(state, specialised(q), bank_of, column_of, memo, until)
 
 
@@ -204,7 +209,7 @@ def note_start(st, q: DramTiming, deltas):  # type: ignore[no-untyped-def]
         deltas[FAWS + p] = pc[FAW_NEXT]
         for bank in range(MAX_BANKS):
             deltas[OPEN_ROWS + p * MAX_BANKS + bank] = pc[OPEN_ROW + bank]
-    for k in range(16):
+    for k in range(COUNT_WORDS):
         deltas[COUNT_DELTAS + k] = st[COUNTS + k]
     n = STREAM_DELTAS
     deltas[n] = st[ACTIVE_STREAMS]
@@ -258,7 +263,7 @@ def record(st, q: DramTiming, memo, here, form, deltas):  # type: ignore[no-unty
     there = identify(st, q, pointer(form), form, memo)
     if there < 0 or memo.used[USED_FORMS] <= here:
         return
-    for k in range(16):
+    for k in range(COUNT_WORDS):
         deltas[COUNT_DELTAS + k] = st[COUNTS + k] - deltas[COUNT_DELTAS + k]
     for k in range(n):
         memo.period[here, k] = deltas[k]
@@ -299,7 +304,7 @@ def add_period(st, q: DramTiming, period):  # type: ignore[no-untyped-def]
     st[NOW] += period[DT]
     for p in range(MAX_PCS):
         pseudo_channel(st, p)[FAW_NEXT] += period[FAWS + p]
-    for k in range(16):
+    for k in range(COUNT_WORDS):
         st[COUNTS + k] += period[COUNT_DELTAS + k]
     open_rows(st, q, period)
     n = STREAM_DELTAS + 1

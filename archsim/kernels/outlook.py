@@ -38,9 +38,13 @@ ROWS_BEHIND = 2
 @inlined
 def reach(q: DramTiming):  # type: ignore[no-untyped-def]
     """More bursts than a pseudo-channel can admit between two checkpoints (a recorded period is checked against it)."""
-    interval = q.tREFI if q.refresh_mode == 1 else q.tREFIpb * q.stack_ids * q.bank_groups * q.banks_per_group
-    if q.refresh_mode == 0:
-        interval = 0
+    interval = 0
+    if q.refresh_mode == 1:
+        interval = q.tREFI
+    elif q.refresh_mode == 2:
+        interval = q.tREFIpb * q.stack_ids * q.bank_groups * q.banks_per_group
+    elif q.refresh_mode == 3:
+        interval = q.tREFIsb * q.stack_ids * q.banks_per_group
     return interval // q.tCCDS + 2 * (q.read_queue + q.write_queue) + 4 * q.columns * q.bank_groups * q.banks_per_group
 
 

@@ -26,6 +26,7 @@ from archsim.kernels.jit import kernel, pointer
 from archsim.kernels.memo import advance_special_with_memo
 from archsim.kernels.special import specialised
 from archsim.kernels.tiles import submit_job, submit_stream, wait_for_data
+from archsim.kernels.timing import COUNT_WORDS
 
 # Words of an operator.
 LEAD_FS = 0  # launch and latencies before data flow
@@ -44,7 +45,7 @@ STREAM_START_FS = 1
 STREAM_END_FS = 2
 END_FS = 3
 FIRST_COUNT = 4
-OUTCOME_WORDS = 20
+OUTCOME_WORDS = FIRST_COUNT + COUNT_WORDS
 
 
 @kernel
@@ -104,11 +105,11 @@ def run_special_program(  # type: ignore[no-untyped-def]
     """`run_program` with `special.specialised` timing."""
     nothing = np.zeros(0, np.int64)
     no_log = np.zeros((0, 8), np.int64)
-    before = np.zeros(16, np.int64)
+    before = np.zeros(COUNT_WORDS, np.int64)
     st = pointer(state)
     now_fs = start_fs
     idle_until(state, q, bank_of, column_of, ticks_from_fs(now_fs, tick[0], tick[1]) - origin)
-    for k in range(16):
+    for k in range(COUNT_WORDS):
         before[k] = state[COUNTS + k]
     for i in range(operators.shape[0]):
         outcomes[i, START_FS] = now_fs
@@ -142,7 +143,7 @@ def run_special_program(  # type: ignore[no-untyped-def]
         outcomes[i, END_FS] = now_fs
         # Time without traffic belongs to the operator that it passes in, so that bus times tile each one's duration.
         idle_until(state, q, bank_of, column_of, ticks_from_fs(now_fs, tick[0], tick[1]) - origin)
-        for k in range(16):
+        for k in range(COUNT_WORDS):
             outcomes[i, FIRST_COUNT + k] = state[COUNTS + k] - before[k]
             before[k] = state[COUNTS + k]
     return operators.shape[0]

@@ -12,17 +12,31 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from archsim.kernels.jit import inlined
-from archsim.kernels.timing import DramTiming
+from archsim.kernels.timing import DramTiming, RefreshMode, RefreshOrder
 
 Size = tuple[None, ...]
 """A number as a type: a tuple of that many Nones."""
 
 
 class Shape(NamedTuple):
-    """Each field is a `Size`. A feature flag would be a size of 0 or 1."""
+    """Each field is a `Size`. A feature flag is a size of 0 or 1."""
 
     pseudo_channels: Size
+    front_policies: Size  # 1: any scheduler, page policy or answering write queue but the default; a histogram
+    shared_bus: Size
+    same_bank: Size  # refresh of one bank in all groups at once
+    refresh_choice: Size  # refreshes out of turn, postponed or early
+    power_down: Size
 
+
+_FRONT_POLICIES = {
+    name: DramTiming._field_defaults[name]
+    for name in (
+        "scheduler", "row_hit_cap", "starve_after", "page_timeout", "write_forwarding", "write_coalescing",
+        "latency_histogram",
+    )
+}  # fmt: skip
+"""What makes a channel one with front policies, and the values that switch it off."""
 
 _FIELDS = (*DramTiming._fields, "shape")
 SpecialTiming: type[Any] = namedtuple("SpecialTiming", _FIELDS)  # type: ignore[misc]
@@ -32,10 +46,56 @@ SpecialTiming: type[Any] = namedtuple("SpecialTiming", _FIELDS)  # type: ignore[
 @lru_cache(maxsize=256)
 def specialised(q: DramTiming) -> Any:
     """The timing that makes numba choose (or compile) the kernel of the right shape."""
-    return SpecialTiming(*q, Shape(pseudo_channels=(None,) * q.pseudo_channels))  # type: ignore[call-arg]
+    shape = Shape(
+        pseudo_channels=(None,) * q.pseudo_channels,
+        front_policies=(None,) * int(any(getattr(q, name) != off for name, off in _FRONT_POLICIES.items())),
+        shared_bus=(None,) * q.shared_command_bus,
+        same_bank=(None,) * (q.refresh_mode == RefreshMode.SAME_BANK),
+        refresh_choice=(None,) * _has_refresh_choice(q),
+        power_down=(None,) * (q.power_down_after > 0),
+    )
+    return SpecialTiming(*q._replace(tCCDLW=max(q.tCCDL, q.tCCDLW)), shape)  # type: ignore[call-arg]
+
+
+def _has_refresh_choice(q: DramTiming) -> bool:
+    """Whether a refresh may be anything but the next one in turn, begun when it falls due."""
+    if q.refresh_mode == RefreshMode.NONE:
+        return False
+    out_of_turn = q.refresh_order != RefreshOrder.IN_TURN and q.refresh_mode != RefreshMode.ALL_BANK
+    return out_of_turn or q.refresh_postpone > 0 or q.refresh_pull_in > 0
 
 
 @inlined
 def pseudo_channels(q):  # type: ignore[no-untyped-def]
     """How many there are, as a constant of the compiled code."""
     return len(q.shape.pseudo_channels)
+
+
+@inlined
+def front_policies(q):  # type: ignore[no-untyped-def]
+    """Whether code for them (policies.py) is compiled in at all."""
+    return len(q.shape.front_policies) > 0
+
+
+@inlined
+def shared_bus(q):  # type: ignore[no-untyped-def]
+    """Whether row and column commands share one bus."""
+    return len(q.shape.shared_bus) > 0
+
+
+@inlined
+def same_bank(q):  # type: ignore[no-untyped-def]
+    """Whether a refresh takes one bank of every group of a stack ID."""
+    return len(q.shape.same_bank) > 0
+
+
+@inlined
+def refresh_choice(q):  # type: ignore[no-untyped-def]
+    """Whether refreshes may go out of turn, wait, or come early."""
+    return len(q.shape.refresh_choice) > 0
+
+
+@inlined
+def powers_down(q):  # type: ignore[no-untyped-def]
+    """Whether a pseudo-channel with nothing to do powers down."""
+    return len(q.shape.power_down) > 0

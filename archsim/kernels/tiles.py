@@ -9,6 +9,7 @@ from archsim.kernels.channel import (
     FINISHED_JOB,
     JOB,
     JOB_ACTIVE,
+    JOB_DATA,
     JOB_ENDED,
     JOB_FIELDS,
     JOB_GATE,
@@ -38,7 +39,7 @@ from archsim.kernels.channel import (
     pseudo_channel,
 )
 from archsim.kernels.jit import inlined
-from archsim.kernels.special import pseudo_channels
+from archsim.kernels.special import front_policies, pseudo_channels
 from archsim.kernels.timing import DramTiming
 
 
@@ -55,11 +56,16 @@ def burst_issued(state, q: DramTiming, p, s, w, complete):  # type: ignore[no-un
     else:
         state[JOB + j + JOB_OPEN_READS] -= 1
         open_bursts = state[JOB + j + JOB_OPEN_READS]
+        arrived = complete
+        if front_policies(q):  # an answer from the write queue may come before what was issued earlier
+            if pc[STREAM_ISSUED + s] <= pc[STREAM_THRESHOLD + s]:
+                state[JOB + j + JOB_DATA] = max(state[JOB + j + JOB_DATA], complete)
+            arrived = max(state[JOB + j + JOB_DATA], state[NOW] + 1)
         if (
             pc[STREAM_ISSUED + s] == min(pc[STREAM_THRESHOLD + s], pc[STREAM_TOTAL + s])
             and state[JOB + j + JOB_TILES] > 0
         ):
-            wait_for_data(state, q, state[STREAM_JOB + s], complete)
+            wait_for_data(state, q, state[STREAM_JOB + s], arrived)
     if open_bursts == 0:
         finish_if_done(state, state[STREAM_JOB + s])
     if pc[STREAM_ISSUED + s] < pc[STREAM_TOTAL + s]:
@@ -150,7 +156,8 @@ def start_tile(state, q: DramTiming, job, now):  # type: ignore[no-untyped-def]
             for p in range(MAX_PCS):
                 pc = pseudo_channel(state, p)
                 pc[STREAM_THRESHOLD + s] += pc[STREAM_SHARE + s]
-    # Bursts issued before this tile started arrive before it ends (tile_ticks >= tCL + tBL), so "now" is late enough.
+    # Bursts issued before this tile started arrive before it ends (tile_ticks is at least tCL + tBL and forward_ticks),
+    # so "now" is late enough.
     wait_for_data(state, q, job, now)
 
 

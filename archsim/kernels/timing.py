@@ -121,36 +121,14 @@ def refresh_interval(timing: DramTiming) -> int:
     return timing.tREFIsb if timing.refresh_mode == RefreshMode.SAME_BANK else timing.tREFIpb
 
 
-_ORACLE_SWITCHES = (
-    "shared_command_bus",
-    "scheduler",
-    "row_hit_cap",
-    "starve_after",
-    "page_timeout",
-    "write_forwarding",
-    "write_coalescing",
-    "refresh_order",
-    "refresh_postpone",
-    "refresh_pull_in",
-    "power_down_after",
-    "latency_histogram",
-)
+def least_tile_ticks(timing: DramTiming) -> int:
+    """The shortest tile of a consumer: no shorter than the time from any read being issued to its data."""
+    return max(timing.tCL + timing.tBL, timing.forward_ticks)
 
 
-class NotInKernelError(ValueError):
-    """The event-driven kernel does not know a policy yet that the oracle knows. The message names it."""
-
-
-def require_kernel_policies(timing: DramTiming) -> None:
-    """Raise NotInKernelError where `timing` asks for what only the oracle does so far."""
-    defaults = DramTiming._field_defaults
-    beyond = [name for name in _ORACLE_SWITCHES if getattr(timing, name) != defaults[name]]
-    if timing.tCCDLW > timing.tCCDL:
-        beyond.append("tCCDLW")
-    if timing.refresh_mode == RefreshMode.SAME_BANK:
-        beyond.append("same-bank refresh")
-    if beyond:
-        raise NotInKernelError("the DRAM kernel does not know " + ", ".join(beyond))
+def answers_from_write_queue(timing: DramTiming) -> bool:
+    """Whether requests may be served without a command."""
+    return bool(timing.write_forwarding or timing.write_coalescing)
 
 
 class Count(IntEnum):
@@ -173,7 +151,6 @@ class Count(IntEnum):
     TURNAROUND = 13
     ROW = 14
     IDLE = 15
-    # The kernel's vector ends here so far; the oracle's goes on.
     FORWARDED = 16  # reads answered from the write queue
     COALESCED = 17  # writes merged with a queued one
     REFSB = 18
@@ -183,8 +160,8 @@ class Count(IntEnum):
     POWER_DOWN_PRECHARGED = 22  # ticks in power-down with every bank closed
 
 
-KERNEL_COUNTS = 16
-"""Words of the event-driven kernel's count vector."""
+COUNT_WORDS = len(Count)
+"""Words of a count vector."""
 
 
 class Command(IntEnum):

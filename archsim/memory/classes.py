@@ -24,7 +24,7 @@ from archsim.kernels.dram import advance
 from archsim.kernels.jit import kernel, pointer
 from archsim.kernels.memo import Memo, advance_with_memo
 from archsim.kernels.tiles import submit_job, submit_stream, wait_for_data
-from archsim.kernels.timing import DramTiming
+from archsim.kernels.timing import COUNT_WORDS, DramTiming
 from archsim.memory.layout import Shares
 
 Ints = NDArray[np.int64]
@@ -78,7 +78,7 @@ class ChannelClass:
 
     @property
     def counts(self) -> Ints:
-        return self.state[channel.COUNTS : channel.COUNTS + 16]
+        return self.state[channel.COUNTS : channel.COUNTS + COUNT_WORDS]
 
     def job_word(self, job: int, word: int) -> int:
         """A field of a job (kernels/channel.py)."""
@@ -127,7 +127,7 @@ class ChannelClasses:
         groups = everyone.reshape(-1, 1) if self._split_all else everyone.reshape(1, -1)
         self.classes = [ChannelClass(fresh.copy(), members) for members in groups]
         self._jobs: dict[int, Job] = {}
-        self._beyond = np.zeros((self._channels, 16), np.int64)  # a channel's counts beyond those of its class
+        self._beyond = np.zeros((self._channels, COUNT_WORDS), np.int64)  # a channel's counts beyond those of its class
         self._held = False
 
     @property
@@ -141,7 +141,7 @@ class ChannelClasses:
         return bool(self._jobs)
 
     def counts(self) -> Ints:
-        """Counts of every channel, int64[channels, 16] (indices: timing.Count); idle time is counted up to now."""
+        """Counts of every channel, int64[channels, count] (timing.Count); idle time is counted up to now."""
         counts = self._beyond.copy()
         for one in self.classes:
             _settle(one.state, self._timing)
@@ -149,7 +149,7 @@ class ChannelClasses:
         return counts
 
     def total_counts(self) -> Ints:
-        """Counts of all channels together, int64[16]."""
+        """Counts of all channels together, int64[COUNT_WORDS]."""
         total = self._beyond.sum(axis=0)
         for one in self.classes:
             _settle(one.state, self._timing)

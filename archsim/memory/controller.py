@@ -71,7 +71,7 @@ class ControllerSpec(Spec):
     write_coalescing: bool = False
     forward_latency: TimingNsOrClocks = Timing(clocks=1)
     refresh: RefreshPolicy = RefreshPolicy.ALL_BANK
-    refresh_order: RefreshTurn = RefreshTurn.IN_TURN
+    refresh_order: RefreshTurn = RefreshTurn.UNWANTED_FIRST
     refresh_postpone: Annotated[int, Field(ge=0, le=8)] = 0
     refresh_pull_in: Annotated[int, Field(ge=0, le=8)] = 0
     refresh_idle: TimingNsOrClocks = ZERO

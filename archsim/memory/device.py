@@ -17,7 +17,7 @@ from archsim.config.errors import UserError
 from archsim.kernels import channel
 from archsim.kernels.memo import Memo, new_memo
 from archsim.kernels.program import FIRST_COUNT, OUTCOME_WORDS, run_program
-from archsim.kernels.timing import Count, DramTiming
+from archsim.kernels.timing import Count, DramTiming, answers_from_write_queue, least_tile_ticks
 from archsim.memory.classes import ChannelClass, ChannelClasses, Stream
 from archsim.memory.layout import InterleaveSpec, Layout, Shares
 from archsim.memory.standard import ControllerSpec, DramStandard
@@ -81,15 +81,21 @@ class HbmDevice:
         shortcuts: bool = True,
         interleave: InterleaveSpec | None = None,
     ) -> None:
-        self.timing: DramTiming = standard.kernel_timing(controller)
+        self.timing: DramTiming = standard.timing(controller)
         self.channels = channels
         self.tick_fs: Fraction = standard.tick_fs
         tables = standard.address_tables(controller)
         self._bank_of = tables.bank.astype(np.int64)
         self._column_of = tables.column.astype(np.int64)
-        self._memo: Memo | None = _shared_memo(self.timing, self._bank_of) if shortcuts else None
+        remembers = shortcuts and not self.timing.latency_histogram  # the memo keeps no histogram
+        self._memo: Memo | None = _shared_memo(self.timing, self._bank_of) if remembers else None
         self.layout: Layout | None = None
         if interleave is not None:
+            if answers_from_write_queue(self.timing):
+                raise UserError(
+                    "an interleaved memory does not know write_forwarding and write_coalescing yet",
+                    expected="both off, or no interleave",
+                )
             sizes = (channels, self.timing.pseudo_channels, self.timing.burst_bytes, len(self._bank_of))
             self.layout = Layout(interleave, *sizes)
         self._classes = self._new_classes(channels, merging=shortcuts or interleave is None)
@@ -225,11 +231,11 @@ class HbmDevice:
     # ------------------------------------------------------------ what happened
 
     def count_vector(self) -> np.ndarray:
-        """Counts of all channels together so far, int64[16] (indices: `timing.Count`); idle time up to now included."""
+        """Counts of all channels together so far, int64[COUNT_WORDS] (timing.Count), idle time up to now included."""
         return self._classes.total_counts()
 
     def channel_counts(self) -> np.ndarray:
-        """As `count_vector`, of each channel: int64[channels, 16]."""
+        """As `count_vector`, of each channel: int64[channels, COUNT_WORDS]."""
         return self._classes.counts()
 
     def add_counts(self, delta: np.ndarray, counts: Counts) -> None:
@@ -240,7 +246,7 @@ class HbmDevice:
         counts.dram_reads += n[Count.RD]
         counts.dram_writes += n[Count.WR]
         counts.dram_refreshes_all_bank += n[Count.REFAB]
-        counts.dram_refreshes_per_bank += n[Count.REFPB]
+        counts.dram_refreshes_per_bank += n[Count.REFPB] + n[Count.REFSB] * self.timing.bank_groups
         counts.dram_row_hits += n[Count.HITS]
         counts.dram_row_misses += n[Count.MISSES]
         counts.dram_row_conflicts += n[Count.CONFLICTS]
@@ -278,7 +284,7 @@ class HbmDevice:
         """Refuse a transfer that the consumer could not work on. Raises UserError."""
         if transfer.tiles == 0:
             return
-        shortest = self.timing.tCL + self.timing.tBL
+        shortest = least_tile_ticks(self.timing)
         if transfer.tile_ticks < shortest:
             raise UserError(f"a tile of {transfer.tile_ticks} ticks", expected=f"at least {shortest}, a read's latency")
         for data in transfer.ranges:

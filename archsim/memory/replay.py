@@ -26,7 +26,7 @@ from archsim.kernels import channel, dram
 from archsim.kernels.canonical import settle_idle
 from archsim.kernels.jit import kernel, pointer
 from archsim.kernels.tiles import submit_job, submit_stream
-from archsim.kernels.timing import Count, DramTiming
+from archsim.kernels.timing import Count, DramTiming, answers_from_write_queue
 from archsim.memory.interleave import Interleave
 from archsim.memory.latency import Latencies
 from archsim.memory.standard import ControllerSpec, DramStandard
@@ -78,7 +78,9 @@ def replay(
     """Run a trace through a memory. `controller.address_map` must be `interleave.local_map`.
 
     Raises UserError for what is wrong in the trace, an address beyond the capacity or an arrival beyond 2^36 ticks."""
-    timing = standard.kernel_timing(controller)
+    timing = standard.timing(controller)
+    if answers_from_write_queue(timing):  # how far a channel may run counts on a command for every request
+        raise UserError("a replay does not know write_forwarding and write_coalescing yet", expected="both off")
     tables = standard.address_tables(controller)
     bank_of, column_of = (table.astype(np.int64) for table in tables)
     timed = trace.time_unit is not TimeUnit.NONE

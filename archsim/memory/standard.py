@@ -15,11 +15,9 @@ from archsim.config.schema import Spec
 from archsim.config.units import BitsPerSecond, ByteCount, PositiveFloat, PositiveInt, Timing, TimingNsOrClocks
 from archsim.kernels.timing import (
     DramTiming,
-    NotInKernelError,
     RefreshMode,
     RefreshOrder,
     SchedulerMode,
-    require_kernel_policies,
 )
 from archsim.memory.address_map import parse_address_map, row_set_tables
 from archsim.memory.controller import ZERO, ControllerSpec, PagePolicy, RefreshPolicy, RefreshTurn, Scheduler
@@ -278,15 +276,6 @@ class DramStandard(Spec):
             write_low=controller.write_low,
             **ticks,
         )
-
-    def kernel_timing(self, controller: ControllerSpec) -> DramTiming:
-        """`timing` for the event-driven kernel. Raises UserError for a policy that only the oracle knows so far."""
-        timing = self.timing(controller)
-        try:
-            require_kernel_policies(timing)
-        except NotInKernelError as error:
-            raise UserError(f"{error}; only its reference model does so far") from error
-        return timing
 
     def address_tables(self, controller: ControllerSpec) -> AddressTables:
         """Bank and column of every burst of a row set. Raises UserError if the address map does not fit."""

@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dram_cases import (
+    FEATURE_SETS,
     HORIZON,
     REFRESH_MODES,
     Case,
+    Feature,
     address_tables,
     differences,
+    feature_case,
     random_case,
     random_timing,
     run_kernel,
@@ -25,9 +28,13 @@ from hypothesis import strategies as st
 
 from archsim.kernels import channel
 from archsim.kernels.oracle import OracleJob, OracleStream
-from archsim.kernels.timing import KERNEL_COUNTS, Count, DramTiming
+from archsim.kernels.timing import Count, DramTiming
 
 SEEDS = st.integers(0, 2**32 - 1)
+
+
+def feature_names(features: frozenset[Feature]) -> str:
+    return " ".join(sorted(feature.name.lower() for feature in features))
 
 
 @settings(max_examples=240)
@@ -36,6 +43,36 @@ def test_kernel_equals_oracle(seed: int, refresh: int, pseudo_channels: int, sta
     case = random_case(seed, refresh, pseudo_channels, stack_ids, ticks_per_ck)
     expected = run_oracle(case)
     assert differences(case, run_kernel(case, expected.ticks), expected) == []
+
+
+@settings(max_examples=120)
+@given(SEEDS, st.sampled_from(REFRESH_MODES))
+def test_front_policies_equal_the_oracle(seed: int, refresh: int) -> None:
+    case = random_case(seed, refresh, front=True)
+    expected = run_oracle(case)
+    assert differences(case, run_kernel(case, expected.ticks), expected) == []
+
+
+@pytest.mark.parametrize("features", FEATURE_SETS, ids=feature_names)
+@settings(max_examples=60)
+@given(SEEDS, st.sampled_from(REFRESH_MODES), st.integers(1, 2))
+def test_kernel_equals_oracle_with_features(
+    features: frozenset[Feature], seed: int, refresh: int, pseudo_channels: int
+) -> None:
+    """Also in the idle time after the last request, where refreshes come early and pseudo-channels power down."""
+    case = feature_case(seed, features, refresh=refresh, pseudo_channels=pseudo_channels)
+    expected = run_oracle(case, run_until=(seed % 2) * 12_000)
+    assert differences(case, run_kernel(case, expected.ticks), expected) == []
+
+
+@settings(max_examples=30)
+@given(SEEDS, st.lists(st.integers(1, 20_000), min_size=1, max_size=40))
+def test_a_run_in_pieces_is_the_same_run_with_all_features(seed: int, cuts: list[int]) -> None:
+    case = feature_case(seed, frozenset(Feature), pseudo_channels=2)
+    whole, pieces = run_kernel(case, 20_001), run_kernel(case, 20_001, cuts)
+    assert np.array_equal(whole.log, pieces.log)
+    assert np.array_equal(whole.counts, pieces.counts)
+    assert np.array_equal(whole.job_done, pieces.job_done)
 
 
 @settings(max_examples=60)
@@ -60,7 +97,10 @@ def test_refresh_goes_on_in_idle_time(seed: int, refresh: int) -> None:
 PLAIN_PYTHON = """
 import numpy as np
 from archsim.kernels import admission, channel, dram
-from dram_cases import differences, random_case, run_kernel
+from dram_cases import Feature, feature_case, random_case, run_kernel
+
+def case_of(seed):
+    return feature_case(seed, frozenset(Feature), requests=40) if seed % 3 == 0 else random_case(seed, requests=40)
 
 class Guarded(np.ndarray):
     "An array that takes no negative index."
@@ -74,7 +114,7 @@ class Guarded(np.ndarray):
 admission.AGE_SPAN = 40  # ages are renumbered all the time
 with np.load(PATH) as saved:
     for seed in SEEDS:
-        case = random_case(seed, requests=40)
+        case = case_of(seed)
         state = channel.new_state(case.timing).view(Guarded)
         result = run_kernel(case, int(saved[f"{seed} ticks"]), state=state)
         assert np.array_equal(result.log, saved[f"{seed} log"]), seed
@@ -88,10 +128,10 @@ def test_plain_python_stays_inside_its_arrays(tmp_path: Path) -> None:
     seeds = range(12)
     saved = {}
     for seed in seeds:
-        expected = run_oracle(random_case(seed, requests=40))
+        everything = feature_case(seed, frozenset(Feature), requests=40)
+        expected = run_oracle(everything if seed % 3 == 0 else random_case(seed, requests=40))
         fields = ("ticks", "log", "counts", "job_done")
         saved |= {f"{seed} {field}": np.asarray(getattr(expected, field)) for field in fields}
-        saved[f"{seed} counts"] = expected.counts[:KERNEL_COUNTS]
     np.savez(tmp_path / "expected.npz", **saved)
     program = f"PATH = {str(tmp_path / 'expected.npz')!r}\nSEEDS = {list(seeds)}\n" + PLAIN_PYTHON
     root = Path(__file__).resolve().parents[2]

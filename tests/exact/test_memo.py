@@ -24,11 +24,16 @@ from archsim.kernels.channel import ChannelView
 from archsim.kernels.dram import advance
 from archsim.kernels.jit import kernel, pointer
 from archsim.kernels.memo import Memo, advance_with_memo, new_memo
-from archsim.kernels.timing import DramTiming
+from archsim.kernels.special import specialised
+from archsim.kernels.timing import DramTiming, RefreshMode, RefreshOrder
 
 ORGANISATIONS = ((1, 1), (2, 1), (2, 2))  # pseudo-channels, stack IDs
 SCENARIOS = 24  # per refresh mode and organisation
 JOBS = 6
+POLICIES: tuple[dict[str, int], ...] = (
+    {"row_hit_cap": 2, "starve_after": 60, "page_timeout": 0, "write_forwarding": 1, "forward_ticks": 5},
+    {"scheduler": 1, "page_timeout": 40, "write_coalescing": 1},
+)
 PLACES = (0, 0, 1, 55, 110, 3000, 6000, 9000)  # rows at which streams start
 
 
@@ -37,8 +42,12 @@ def settle(state, q):
     settle_idle(pointer(state), q)
 
 
-@kernel
 def form_of(state, q, form):
+    return _form_of(state, specialised(q), form)
+
+
+@kernel
+def _form_of(state, q, form):
     return write_form(pointer(state), q, pointer(form))
 
 
@@ -56,7 +65,7 @@ def stop(state: np.ndarray, q: DramTiming) -> Stop:
     settle(state, q)
     view = ChannelView(state)
     form = np.zeros(FORM_LENGTH, np.int64)
-    length = form_of(state.copy(), q, form)
+    length = form_of(state.copy(), specialised(q), form)
     finished = int(state[channel.FINISHED_JOB])
     slots = state[channel.ACTIVE : channel.ACTIVE + state[channel.ACTIVE_STREAMS]]
     parts = (
@@ -139,18 +148,44 @@ def timing(refresh: int, pseudo_channels: int, stack_ids: int) -> DramTiming:
     """A small channel whose refreshes come often, so that a short run has many periods."""
     q = random_timing(np.random.default_rng(7), refresh, pseudo_channels, stack_ids, 1)
     return q._replace(
-        bank_groups=2, banks_per_group=2, columns=8, tRFCab=90, tREFI=700, tRFCpb=60, tREFIpb=110,
-        refresh_stagger=150 * (stack_ids - 1), read_queue=16, write_queue=12, write_high=9, write_low=3,
+        bank_groups=2, banks_per_group=2, columns=8, tRFCab=90, tREFI=700, tRFCpb=60, tREFIpb=110, tRFCsb=60,
+        tREFIsb=190, refresh_stagger=150 * (stack_ids - 1), read_queue=16, write_queue=12, write_high=9, write_low=3,
+        tCKE=9, tXP=7,
     )  # fmt: skip
+
+
+UNWANTED = {"refresh_order": int(RefreshOrder.UNWANTED_FIRST)}
+LATE_AND_EARLY = {"refresh_postpone": 1400, "refresh_pull_in": 2100, "refresh_idle": 40}
+FEATURES: dict[str, tuple[RefreshMode, dict[str, int]]] = {
+    "shared bus": (RefreshMode.ALL_BANK, {"shared_command_bus": 1, "tCCDLW": 9}),
+    "unwanted first": (RefreshMode.PER_BANK, UNWANTED),
+    "unwanted first, late and early": (RefreshMode.PER_BANK, UNWANTED | LATE_AND_EARLY),
+    "all banks late and early": (RefreshMode.ALL_BANK, LATE_AND_EARLY),
+    "same bank": (RefreshMode.SAME_BANK, {}),
+    "power-down": (RefreshMode.ALL_BANK, {"power_down_after": 30}),
+    "everything": (
+        RefreshMode.SAME_BANK,
+        UNWANTED | LATE_AND_EARLY | {"shared_command_bus": 1, "power_down_after": 30},
+    ),
+}
 
 
 @pytest.mark.parametrize("refresh", REFRESH_MODES)
 @pytest.mark.parametrize(("pseudo_channels", "stack_ids"), ORGANISATIONS)
 def test_memo_equals_plain_simulation(refresh: int, pseudo_channels: int, stack_ids: int) -> None:
-    q = timing(refresh, pseudo_channels, stack_ids)
+    assert_memo_is_exact(timing(refresh, pseudo_channels, stack_ids), SCENARIOS)
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_memo_equals_plain_simulation_with_features(feature: str) -> None:
+    refresh, settings = FEATURES[feature]
+    assert_memo_is_exact(timing(refresh, 2, 2)._replace(**settings), SCENARIOS // 2)
+
+
+def assert_memo_is_exact(q: DramTiming, scenarios: int) -> None:
     memo = new_memo(16 << 20)
     periods = 0
-    for seed in range(SCENARIOS):
+    for seed in range(scenarios):
         plain, _ = scenario(q, seed, None)
         for attempt in ("learning", "knowing"):
             stops, taken = scenario(q, seed, memo)
@@ -160,7 +195,28 @@ def test_memo_equals_plain_simulation(refresh: int, pseudo_channels: int, stack_
             )
             assert len(plain) == len(stops)
             periods += taken
-    assert periods > 10 * SCENARIOS  # the shortcut was taken all the time
+    assert periods > 10 * scenarios  # the shortcut was taken all the time
+
+
+@pytest.mark.parametrize("policies", POLICIES)
+@pytest.mark.parametrize("refresh", REFRESH_MODES)
+def test_memo_knows_front_policies(refresh: int, policies: dict[str, int]) -> None:
+    q = timing(refresh, 2, 1)._replace(**policies)
+    memo = new_memo(16 << 20)
+    periods = 0
+    for seed in range(SCENARIOS // 3):
+        plain, _ = scenario(q, seed, None)
+        for _ in ("learning", "knowing"):
+            stops, taken = scenario(q, seed, memo)
+            assert plain == stops, f"seed {seed}"
+            periods += taken
+    assert periods > SCENARIOS
+
+
+def test_the_memo_keeps_no_histogram() -> None:
+    q = timing(0, 1, 1)._replace(latency_histogram=1)
+    with pytest.raises(ValueError, match="histogram"):
+        advance_with_memo(channel.new_state(q), q, *address_tables(q), new_memo(0), HORIZON)
 
 
 def explain(plain: Stop, other: Stop) -> str:

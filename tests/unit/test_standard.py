@@ -182,12 +182,6 @@ def test_a_policy_without_its_timings_is_refused(settings: dict[str, object], mi
         standard().timing(ControllerSpec(**settings))
 
 
-def test_the_kernel_refuses_what_it_does_not_know() -> None:
-    assert standard().kernel_timing(ControllerSpec()) == standard().timing(ControllerSpec())
-    with pytest.raises(UserError, match="does not know scheduler, page_timeout"):
-        standard().kernel_timing(ControllerSpec(scheduler="fcfs", page_policy="closed"))
-
-
 def test_a_shared_bus_and_optional_timings_reach_the_table() -> None:
     changed = standard(HBM3, "commands.shared_bus=true", "timings.tCCDLW=8 nCK", "timings.tRFCsb=130 ns")
     timing = changed.timing(ControllerSpec(refresh="same_bank"))
