@@ -23,15 +23,17 @@ if TYPE_CHECKING:
     from archsim.results import RunResult, open_run
     from archsim.run import run
     from archsim.sweep.run import sweep
+    from archsim.sweep.search import search
 
 __version__ = "0.1.0"
 
-__all__ = ["RunResult", "__version__", "diff", "load", "open_run", "run", "sweep"]
+__all__ = ["RunResult", "__version__", "diff", "load", "open_run", "run", "search", "sweep"]
 
 _LAZY = {
     "diff": ("archsim.commands.diff", "diff"),
     "load": ("archsim.experiment", "load_experiment"),
     "open_run": ("archsim.results", "open_run"),
+    "search": ("archsim.sweep.search", "search"),
     "RunResult": ("archsim.results", "RunResult"),
 }
 
