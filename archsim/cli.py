@@ -83,12 +83,17 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write the run directory.")] = None,
     fidelity: Annotated[str | None, typer.Option(metavar="cycle|roofline", help="How closely to simulate.")] = None,
+    no_shortcuts: Annotated[
+        bool, typer.Option("--no-shortcuts", help="Simulate every command of every channel: slower, same numbers.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Simulate an experiment and write its run directory."""
     from archsim.run import run as simulate
 
-    changes = [*(overrides or ()), *([f"fidelity={fidelity}"] if fidelity is not None else ())]
+    changes = list(overrides or ())
+    changes += [f"fidelity={fidelity}"] if fidelity is not None else []
+    changes += ["no_shortcuts=true"] if no_shortcuts else []
     result = simulate(experiment, changes, out=out, progress=not as_json)
     if as_json:
         metrics = {name: {"value": metric.value, "unit": metric.unit} for name, metric in result.metrics.items()}
@@ -194,7 +199,9 @@ def describe(
 
 @app.command()
 def schema(
-    kind: Annotated[str | None, typer.Argument(help="experiment, system, memory or link; all if left out.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="experiment, system, memory, flash, link; all if left out.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As without: the schema is JSON anyway.")] = False,
 ) -> None:
     """Print the JSON schema of spec files, for completion and checks in editors."""
@@ -430,6 +437,28 @@ def noc(
     _console().print(report.table())
     for line in report.summary():
         typer.echo(line)
+
+
+@app.command()
+def flash(
+    memory: Annotated[str, typer.Argument(help="A flash preset's name or path.")],
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes, such as timings.tR=3us.")
+    ] = None,
+    writes: Annotated[str, typer.Option(help="Rate at which the host writes, for the wear.")] = "1 GB/s",
+    write_amplification: Annotated[float, typer.Option(help="Pages programmed per page written.")] = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Measure what a flash stack reads by size and queue depth, what limits it, and how long it lasts."""
+    from archsim.commands.flash import flash as measure
+
+    report = measure(memory, changes or (), writes=writes, write_amplification=write_amplification)
+    if as_json:
+        _print_json(report.as_dict())
+        return
+    console = _console()
+    for part in report.renderables():
+        console.print(part)
 
 
 def _print_json(content: object) -> None:

@@ -17,6 +17,7 @@ from archsim.config.schema import Spec, is_sourced
 from archsim.config.units import Dimension, format_quantity
 from archsim.config.yamltree import plain, read_yaml
 from archsim.experiment import BatchingPolicy, Fidelity, load_experiment, shipped_experiments
+from archsim.memory.flash import FlashStandard
 from archsim.memory.standard import DramStandard, PagePolicy, RefreshPolicy, Scheduler
 from archsim.metrics import METRICS, definition_of
 from archsim.system import SystemSpec
@@ -183,6 +184,9 @@ def _derived(spec: Spec) -> Iterator[Fact]:
         stack = spec.channels_per_stack * spec.peak_bytes_per_second
         yield Fact("(bandwidth of a stack)", format_quantity(stack, Dimension.BYTES_PER_SECOND, 4), COMPUTED)
         yield Fact("(clock period)", format_quantity(spec.clock_fs / 10**15, Dimension.TIME, 4), COMPUTED)
+    if isinstance(spec, FlashStandard):
+        for name, rate in spec.ceilings.items():
+            yield Fact(f"(ceiling: {name})", format_quantity(rate, Dimension.BYTES_PER_SECOND, 4), COMPUTED)
     if isinstance(spec, SystemSpec):
         peak, capacity = spec.device.memory.peak_bytes_per_second, spec.capacity_bytes
         yield Fact("(memory bandwidth of a device)", format_quantity(peak, Dimension.BYTES_PER_SECOND, 4), COMPUTED)
@@ -298,6 +302,7 @@ _CATEGORIES: Mapping[str, _Category] = {
     "systems": _Category(_preset_names("systems"), _preset("systems", "system")),
     "memories": _Category(_preset_names("memory"), _preset("memory", "memory")),
     "memory energies": _Category(_preset_names("energy"), _preset("energy", "energy")),
+    "flash": _Category(_preset_names("flash"), _preset("flash", "flash")),
     "links": _Category(_preset_names("links"), _preset("links", "link")),
     "networks": _Category(_preset_names("noc"), _preset("noc", "noc")),
     "models": _Category(lambda: {name: _model_title(name) for name in shipped_models()}, _model),

@@ -16,6 +16,7 @@ from archsim.experiment import ExperimentSpec, load_experiment
 from archsim.fabric.links import LinkSpec
 from archsim.fabric.noc_spec import NocSpec
 from archsim.memory.energy import MemoryEnergySpec
+from archsim.memory.flash import FlashStandard
 from archsim.memory.standard import DramStandard
 from archsim.sweep.plan import plan_sweep
 from archsim.sweep.search_plan import plan_search
@@ -30,6 +31,7 @@ SEARCH = "search"
 KINDS: Mapping[str, type[Spec]] = {
     EXPERIMENT: ExperimentSpec,
     "energy": MemoryEnergySpec,
+    "flash": FlashStandard,
     "link": LinkSpec,
     "memory": DramStandard,
     SWEEP: SweepSpec,

@@ -175,6 +175,7 @@ class ChannelView:
         self.queued = self._part(QUEUED, 2)
         self.slot_end = self._part(SLOT_END, 1)[:, 0]
         self.due = self._part(DUE, 1)[:, 0]
+        self.admit_at = self._part(ADMIT_AT, 1)[:, 0]
         self.job = state[JOB : JOB + MAX_JOBS * JOB_FIELDS].reshape(MAX_JOBS, JOB_FIELDS)
 
     def _part(self, offset: int, words: int) -> np.ndarray:

@@ -286,8 +286,7 @@ class ReplayChannel:
             self._view.stream_total[0, p] = lane.given + marker
             remaining += lane.given + marker - int(self._view.stream_issued[0, p])
             offset += len(lane.words) + marker
-            index = channel.ADMIT_AT + p
-            self._state[index] = min(self._state[index], now)
+            self._view.admit_at[p] = min(int(self._view.admit_at[p]), now)
         self._view.job[0, channel.JOB_OPEN_READS] = remaining
         return np.concatenate(words), np.concatenate(arrivals), np.concatenate(done)
 
@@ -357,12 +356,13 @@ class ReplayChannel:
 @kernel
 def _open(state, q):  # type: ignore[no-untyped-def]
     """One job of one trace stream that takes requests whenever there are any."""
-    submit_job(pointer(state), q, 0, 0, 0, 0)
+    st = pointer(state)
+    submit_job(st, q, 0, 0, 0, 0)
     for p in range(q.pseudo_channels):
-        state[channel.STREAM_TOTAL + p] = 1
-    submit_stream(pointer(state), q, 0, 0, 0, 0, 1)
+        channel.pseudo_channel(st, p)[channel.STREAM_TOTAL] = 1
+    submit_stream(st, q, 0, 0, 0, 0, 1)
     for p in range(q.pseudo_channels):
-        state[channel.STREAM_TOTAL + p] = 0
+        channel.pseudo_channel(st, p)[channel.STREAM_TOTAL] = 0
 
 
 @kernel

@@ -355,3 +355,12 @@ class TestCompare:
 
     def test_an_unknown_system(self, measured: Path, tmp_path: Path) -> None:
         assert "did you mean 'h200'" in refused("compare", "h20", measured, cwd=tmp_path)
+
+
+def test_no_shortcuts_gives_byte_identical_metrics(tmp_path: Path) -> None:
+    file = write_phases(tmp_path)
+    few = ["system.device.memory.stacks=1", "system.device.memory.capacity=20 GB", "workload.prefill=null"]
+    for name, flag in (("quick", []), ("plain", ["--no-shortcuts"])):
+        archsim("run", file, *few, *flag, "--out", tmp_path / name, "--json", cwd=tmp_path)
+    metrics = [(tmp_path / name / "metrics.json").read_bytes() for name in ("quick", "plain")]
+    assert metrics[0] == metrics[1]
