@@ -87,7 +87,8 @@ class MemorySystemEnv(gymnasium.Env[Floats, NDArray[np.int64]]):
             _known(name, Observation._fields[:3], "target")
         self.knobs = self.task.knobs
         self.action_space = gymnasium.spaces.MultiDiscrete([len(knob) for knob in self.knobs])
-        limits = np.array([np.inf, np.inf, np.inf, 1.0])
+        most = np.finfo(np.float64).max
+        limits = np.array([most, most, most, 1.0])
         self.observation_space = gymnasium.spaces.Box(np.zeros(4), limits, dtype=np.float64)
         self._given = dict(targets or {})
         self._seen: dict[tuple[int, ...], Observation | str] = {}  # deterministic: a design is simulated once

@@ -29,6 +29,8 @@ from archsim.sweep.expressions import Expression
 from archsim.sweep.facts import Constraint, Facts, check_names, is_metric
 from archsim.sweep.spec import DerivedSpec, SpaceSpec
 
+NSGA2_POPULATION = 50
+"""Optuna's default."""
 GENETIC_POPULATION = 20
 """Of the baseline: small, so that it has generations enough to learn from in a few hundred trials."""
 

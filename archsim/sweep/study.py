@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from archsim.config.errors import UserError
 from archsim.sweep.search_space import Knob, SearchSpace
-from archsim.sweep.search_spec import GENETIC_POPULATION, SamplerName, SearchSpec
+from archsim.sweep.search_spec import GENETIC_POPULATION, NSGA2_POPULATION, SamplerName, SearchSpec
 from archsim.sweep.space import Point
 from archsim.sweep.store import Status
 
@@ -143,18 +143,23 @@ class TrialLog:
         return Told(trial.number, point, attributes["point"], Status(attributes["status"]), verdict)
 
     def _sampler(self, number: int, place: int) -> BaseSampler:
-        from optuna import samplers
-
         seed = _seed(self._spec.seed, number, place)
-        match self._spec.sampler:
-            case SamplerName.RANDOM:
-                return samplers.RandomSampler(seed)
-            case SamplerName.TPE:
-                return samplers.TPESampler(seed=seed, constant_liar=self._several)
-            case SamplerName.NSGA2:
-                return samplers.NSGAIISampler(population_size=self._spec.population or 50, seed=seed)
-            case SamplerName.GENETIC:
-                return samplers.NSGAIISampler(population_size=self._spec.population or GENETIC_POPULATION, seed=seed)
+        return sampler_of(self._spec.sampler, seed, self._spec.population, several=self._several)
+
+
+def sampler_of(name: SamplerName, seed: int, population: int | None = None, *, several: bool = False) -> BaseSampler:
+    """optuna's sampler of a name. `several`: trials are under way at the same time, and TPE keeps away from them."""
+    from optuna import samplers
+
+    match name:
+        case SamplerName.RANDOM:
+            return samplers.RandomSampler(seed)
+        case SamplerName.TPE:
+            return samplers.TPESampler(seed=seed, constant_liar=several)
+        case SamplerName.NSGA2:
+            return samplers.NSGAIISampler(population_size=population or NSGA2_POPULATION, seed=seed)
+        case SamplerName.GENETIC:
+            return samplers.NSGAIISampler(population_size=population or GENETIC_POPULATION, seed=seed)
 
 
 def _as_attributes(quantities: Mapping[str, float]) -> dict[str, float]:
