@@ -176,7 +176,7 @@ def test_if_nothing_is_feasible_it_says_so(folder: Path) -> None:
     ("change", "words", "said"),
     [
         (("decode.throughput", "decode.thruput"), (), "mean 'decode.throughput'?"),
-        (("sampler: nsga2", "sampler: nsga22"), (), "search.yaml:14: sampler"),
+        (("sampler: nsga2", "sampler: nsga22"), (), "search.yaml:16: sampler"),
         (("experiment.yaml", "nowhere"), (), "there is no experiment 'nowhere'"),
         (("", ""), ("--trials", "0"), "expected at least 1"),
         (("", ""), ("workload.batch=2",), "but the search varies it"),
