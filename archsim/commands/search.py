@@ -45,7 +45,8 @@ def print_search(result: SearchResult, console: Console) -> None:
     from rich.table import Table
 
     objectives = [objective.value for objective in result.plan.spec.goals()]
-    front = sorted((t for t in result.trials if t.number in result.best), key=lambda trial: trial.verdict.values)
+    apart = {trial.key: trial for trial in reversed(result.trials) if trial.number in result.best}  # each point once
+    front = sorted(apart.values(), key=lambda trial: trial.verdict.values)
     if front:
         title = "Pareto front" if len(objectives) > 1 else f"Best by {objectives[0]}"
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
