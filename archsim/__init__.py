@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from archsim.sweep.elasticity import Elasticities, elasticities
     from archsim.sweep.frame import open_sweep
     from archsim.sweep.run import sweep
+    from archsim.sweep.search import search
 
 __version__ = "0.1.0"
 
@@ -38,6 +39,7 @@ __all__ = [
     "open_run",
     "open_sweep",
     "run",
+    "search",
     "sweep",
 ]
 
@@ -48,6 +50,7 @@ _LAZY = {
     "load": ("archsim.experiment", "load_experiment"),
     "open_run": ("archsim.results", "open_run"),
     "open_sweep": ("archsim.sweep.frame", "open_sweep"),
+    "search": ("archsim.sweep.search", "search"),
     "RunResult": ("archsim.results", "RunResult"),
 }
 

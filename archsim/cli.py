@@ -200,6 +200,34 @@ def elasticities(
 
 
 @app.command()
+def search(
+    experiment: Annotated[str, typer.Argument(help="A `kind: search` file, or an experiment with `search:`.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes, the same in every trial.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="How many points to try, those tried before included.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes on this machine; one per core if left out.")] = None,
+    dask: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="A dask scheduler (tcp://host:8786), or its scheduler file.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where results land; an interrupted search goes on there.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Look for the best points of a space, within constraints."""
+    from archsim.commands.search import print_search, search_as_dict
+    from archsim.sweep.search import run_search
+    from archsim.sweep.search_plan import plan_search
+
+    plan = plan_search(experiment, None, overrides or (), trials)
+    result = run_search(plan, out=out, workers=workers, dask=dask, progress=not as_json)
+    if as_json:
+        _print_json(search_as_dict(result))
+    else:
+        print_search(result, _console())
+    raise typer.Exit(0 if result.ok else EXIT_USER_ERROR)
+
+
+@app.command()
 def validate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Experiments, systems, memories: YAML.")],
     as_json: Json = False,

@@ -125,6 +125,9 @@ class ExperimentSpec(Spec):
     sweep: Annotated[
         dict[str, Any] | None, Field(description="what `archsim sweep` varies; a single run takes no notice of it")
     ] = None
+    search: Annotated[
+        dict[str, Any] | None, Field(description="what `archsim search` looks for; a single run takes no notice of it")
+    ] = None
     no_shortcuts: Annotated[
         bool, Field(description="simulate every command although an exact shortcut is known; slower, same numbers")
     ] = False
@@ -178,19 +181,23 @@ def load_experiment(experiment: str | Path, overrides: Overrides = (), search: S
         problems += _misfits(loaded, model)
     if problems or loaded is None or model is None:
         raise SpecError(list(dict.fromkeys(problems)))
-    loaded = _without_sweep(loaded)
+    loaded = _without_explorations(loaded)
     return LoadedExperiment(loaded.spec, loaded, _system_of(loaded), model, trace)
 
 
-def _without_sweep(loaded: LoadedSpec[ExperimentSpec]) -> LoadedSpec[ExperimentSpec]:
-    """What a sweep would vary doesn't belong to a run; `tree` keeps it, for the sweep to read."""
-    if loaded.spec.sweep is None:
+EXPLORATIONS = ("sweep", "search")
+"""Sections about many runs, which one run takes no notice of."""
+
+
+def _without_explorations(loaded: LoadedSpec[ExperimentSpec]) -> LoadedSpec[ExperimentSpec]:
+    """What a sweep or a search would vary doesn't belong to a run; `tree` keeps it, for them to read."""
+    if not loaded.resolved.keys() & set(EXPLORATIONS):
         return loaded
     return replace(
         loaded,
-        spec=loaded.spec.model_copy(update={"sweep": None}),
-        resolved={key: value for key, value in loaded.resolved.items() if key != "sweep"},
-        sources={path: said for path, said in loaded.sources.items() if not path.startswith("sweep.")},
+        spec=loaded.spec.model_copy(update=dict.fromkeys(EXPLORATIONS)),
+        resolved={key: value for key, value in loaded.resolved.items() if key not in EXPLORATIONS},
+        sources={path: said for path, said in loaded.sources.items() if path.partition(".")[0] not in EXPLORATIONS},
     )
 
 

@@ -22,11 +22,14 @@ from archsim.memory.pim import PimSpec
 from archsim.memory.sram import SramSpec
 from archsim.memory.standard import DramStandard
 from archsim.sweep.plan import plan_sweep
+from archsim.sweep.search_plan import plan_search
+from archsim.sweep.search_spec import SearchSpec
 from archsim.sweep.spec import SweepSpec
 from archsim.system import SystemSpec
 
 EXPERIMENT = "experiment"
 SWEEP = "sweep"
+SEARCH = "search"
 
 KINDS: Mapping[str, type[Spec]] = {
     EXPERIMENT: ExperimentSpec,
@@ -35,6 +38,7 @@ KINDS: Mapping[str, type[Spec]] = {
     "link": LinkSpec,
     "memory": DramStandard,
     SWEEP: SweepSpec,
+    SEARCH: SearchSpec,
     "noc": NocSpec,
     "sram": SramSpec,
     "pim": PimSpec,
@@ -46,7 +50,8 @@ KINDS: Mapping[str, type[Spec]] = {
 def validate(paths: Iterable[Path]) -> ValidationReport:
     """Validate each file by its `kind:`, or by its keys if the kind needs none. Never raises for what a file holds.
 
-    Of an experiment what it refers to is followed too: system, model, trace; of a sweep its points are laid out.
+    Of an experiment what it refers to is followed too: system, model, trace; of a sweep its points are laid out; of a
+    search its names are looked up.
     """
     return ValidationReport(tuple(_validate(Path(path)) for path in paths))
 
@@ -66,16 +71,22 @@ def _validate(path: Path) -> FileReport:
         return validate_files([path], KINDS).files[0]
     try:
         if kind == EXPERIMENT:
-            if SWEEP in load_experiment(path).loaded.tree.entries:
+            sections = load_experiment(path).loaded.tree.entries
+            if SWEEP in sections:
                 plan_sweep(path, None, (), None)
+            if SEARCH in sections:
+                plan_search(path, None, (), None)
         elif kind == SWEEP:
             plan_sweep(path, None, (), None)
+        elif kind == SEARCH:
+            plan_search(path, None, (), None)
         else:
             load_spec(path, KINDS[kind])
     except SpecError as error:
         return FileReport(path, kind, tuple(error.problems))
     except UserError as error:
-        return FileReport(path, kind, (Problem(str(path), None, SWEEP, error.message, error.expected, error.nearest),))
+        where = kind if kind in (SWEEP, SEARCH) else ""
+        return FileReport(path, kind, (Problem(str(path), None, where, error.message, error.expected, error.nearest),))
     return FileReport(path, kind, ())
 
 

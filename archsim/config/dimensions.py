@@ -131,7 +131,8 @@ def units_of(dimension: Dimension) -> dict[str, Fraction]:
 
 
 @cache
-def _dimension_by_unit() -> dict[str, Dimension]:
+def dimension_by_unit() -> dict[str, Dimension]:
+    """Every known unit with what it measures."""
     return {unit: dimension for dimension in Dimension for unit in units_of(dimension)}
 
 
@@ -158,7 +159,16 @@ def split_quantity(text: str) -> tuple[Fraction, str] | None:
 def is_quantity(text: str) -> bool:
     """Whether a text is a number with a known unit, clocks ("2 nCK") or a percentage."""
     parts = split_quantity(text)
-    return parts is not None and (parts[1] in ("nCK", "%") or parts[1] in _dimension_by_unit())
+    return parts is not None and (parts[1] in ("nCK", "%") or parts[1] in dimension_by_unit())
+
+
+def si_value(text: str) -> int | float | None:
+    """A quantity of any dimension in its SI base unit, rounded once; None if the text is none."""
+    parts = split_quantity(text)
+    if parts is None or parts[1] not in dimension_by_unit():
+        return None
+    exact = parts[0] * units_of(dimension_by_unit()[parts[1]])[parts[1]]
+    return exact.numerator if exact.denominator == 1 else float(exact)
 
 
 def parse_quantity(text: str, dimension: Dimension | str, *, allow_zero: bool = True) -> Fraction:
@@ -194,8 +204,8 @@ def _unit_error(text: str, unit: str, dimension: Dimension) -> QuantityError:
         return QuantityError(f"'{text}' has no unit", expected=expected)
     if unit[0] in ",_":
         return QuantityError(f"'{text}' has a separator inside the number", expected=expected)
-    meant = unit if unit in _dimension_by_unit() else _well_written(unit)
-    other = _dimension_by_unit().get(meant, dimension)
+    meant = unit if unit in dimension_by_unit() else _well_written(unit)
+    other = dimension_by_unit().get(meant, dimension)
     if other is not dimension:
         return QuantityError(f"'{text}' is {_WORDS[other][0]}", expected=expected)
     nearest = meant if meant in units_of(dimension) else _nearest_unit(meant, dimension)

@@ -7,14 +7,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from archsim.config.errors import UserError, listed
 from archsim.config.inheritance import override_values
 from archsim.config.loading import LoadedSpec, load_mapping, load_part, load_spec, read_key
 from archsim.experiment import Overrides, experiment_file, load_experiment
 from archsim.sweep.space import Space, expand
-from archsim.sweep.spec import SweepSpec, as_plain
+from archsim.sweep.spec import SpaceSpec, SweepSpec, as_plain
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def plan_sweep(experiment: str | Path, space: Mapping[str, Any] | None, override
 
     Raises UserError (SpecError for the contents of files) for anything wrong with them.
     """
-    file = experiment_file(experiment)
-    base, loaded, folder = _read(file, space, overrides)
+    given = None if space is None else space if "axes" in space else {"axes": space}
+    file, base, loaded, folder = read_part("sweep", SweepSpec, experiment, given, overrides)
     spec = loaded.spec
     expanded = expand(spec, folder)
     fixed = dict(expanded.fixed) | override_values(overrides)
@@ -56,27 +56,33 @@ def plan_sweep(experiment: str | Path, space: Mapping[str, Any] | None, override
     return Plan(name, base, expanded, fixed, best or spec.best)
 
 
-def _read(
-    file: Path, space: Mapping[str, Any] | None, overrides: Overrides
-) -> tuple[Path, LoadedSpec[SweepSpec], Path]:
-    """The experiment's file, the sweep's spec, and the folder that names in it are relative to."""
-    if read_key(file, "kind") == "sweep":
-        if space is not None:
-            raise UserError(f"{file} is a sweep with axes of its own", expected="an experiment, to sweep other axes")
-        loaded = load_spec(file, SweepSpec)
+Part = TypeVar("Part", bound=SpaceSpec)
+
+
+def read_part(
+    kind: str, model: type[Part], experiment: str | Path, given: Mapping[str, Any] | None, overrides: Overrides
+) -> tuple[Path, Path, LoadedSpec[Part], Path]:
+    """A sweep or a search (`kind`) from a file of its own, from Python (`given`) or from a section of an experiment.
+
+    Returns the file asked for, the experiment's file, the spec, and the folder that names in it are relative to.
+    Raises UserError, SpecError for the contents of files."""
+    file = experiment_file(experiment)
+    if read_key(file, "kind") == kind:
+        if given is not None:
+            raise UserError(f"{file} is a {kind} with axes of its own", expected="an experiment, and other axes")
+        loaded = load_spec(file, model)
         if loaded.spec.experiment is None:
             raise UserError(
                 f"{file} names no experiment", expected="experiment: a path, or a shipped experiment's name"
             )
         beside = file.parent / loaded.spec.experiment
-        return experiment_file(beside if beside.exists() else loaded.spec.experiment), loaded, file.parent
-    if space is not None:
-        written = as_plain(space if "axes" in space else {"axes": space})
-        return file, load_mapping(written, SweepSpec), Path()
+        return file, experiment_file(beside if beside.exists() else loaded.spec.experiment), loaded, file.parent
+    if given is not None:
+        return file, file, load_mapping(as_plain(given), model), Path()
     whole = load_experiment(file, overrides).loaded
-    if "sweep" not in whole.tree.entries:
-        keys = listed(SweepSpec.model_fields, 20)
+    if kind not in whole.tree.entries:
+        keys = listed(model.model_fields, 20)
         raise UserError(
-            f"{file} says nothing about what to vary", expected=f"`sweep:` with axes ({keys}), or kind: sweep"
+            f"{file} says nothing about what to vary", expected=f"`{kind}:` with axes ({keys}), or kind: {kind}"
         )
-    return file, load_part(whole, "sweep", SweepSpec), file.parent
+    return file, file, load_part(whole, kind, model), file.parent

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
-
-from archsim.sweep.space import Space
-from archsim.sweep.table import Best
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -20,11 +18,12 @@ SHOWN_SECONDS = 0.25
 class SweepProgress:
     """Told of every finished point. `shown` False: says nothing."""
 
-    def __init__(self, space: Space, best: Best, *, shown: bool) -> None:
-        self._space, self._best = space, best
+    def __init__(self, total: int, best: Callable[[], str], *, shown: bool) -> None:
+        """`best` says what the best point so far is; nothing if there is none."""
+        self._total, self._best = total, best
         self._shown = shown
         self._bar = _bar() if shown and sys.stderr.isatty() else None
-        self._task = self._bar.add_task("starting", total=len(space.points)) if self._bar else None
+        self._task = self._bar.add_task("starting", total=total) if self._bar else None
         self._started = self._last = time.monotonic()
         self.simulated = self.reused = self.failed = 0
 
@@ -61,7 +60,7 @@ class SweepProgress:
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=self._done, description=self.in_words())
         else:
-            print(f"{self._done}/{len(self._space.points)} points, {self.in_words()}", file=sys.stderr, flush=True)
+            print(f"{self._done}/{self._total} points, {self.in_words()}", file=sys.stderr, flush=True)
 
     @property
     def _done(self) -> int:
@@ -72,14 +71,14 @@ class SweepProgress:
         seconds = max(time.monotonic() - self._started, 1e-9)
         rate = self.simulated / seconds
         parts = [f"{rate:.1f} points/s"]
-        if rate and self._done < len(self._space.points):
-            parts.append(f"{_clock((len(self._space.points) - self._done) / rate)} left")
+        if rate and self._done < self._total:
+            parts.append(f"{_clock((self._total - self._done) / rate)} left")
         if self.reused:
             parts.append(f"{self.reused} known before")
         if self.failed:
             parts.append(f"{self.failed} failed")
-        if self._best.index is not None:
-            parts.append(f"best {self._best.metric} {self._best.value} at {self._space.points[self._best.index]}")
+        if best := self._best():
+            parts.append(best)
         return ", ".join(parts)
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import queue
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from archsim.config.errors import UserError
-from archsim.experiment import LoadedExperiment, Overrides
+from archsim.experiment import Overrides
 from archsim.sweep.agenda import Agenda
-from archsim.sweep.executors import Answer, DaskExecutor, Executor, LocalExecutor
+from archsim.sweep.crew import Crew, Job, executor_for, worker_count
+from archsim.sweep.executors import Executor
 from archsim.sweep.plan import Plan, plan_sweep
 from archsim.sweep.points import first_that_loads, resolve
 from archsim.sweep.progress import SweepProgress
@@ -28,10 +26,6 @@ if TYPE_CHECKING:
 
     from archsim.sweep.frame import SweepFrame
     from archsim.sweep.pareto import ParetoFront
-
-TICK_SECONDS = 0.5
-ATTEMPTS = 2
-"""How often a point is tried whose worker dies."""
 
 
 class SweepInterrupted(KeyboardInterrupt):
@@ -126,17 +120,15 @@ def run_sweep(
     progress: bool = False,
 ) -> SweepResult:
     """As `sweep`, with more to tell. Raises SweepInterrupted after Ctrl-C, when what is done has been written."""
-    count = workers if workers is not None else len(os.sched_getaffinity(0))
-    if count < 1:
-        raise UserError(f"a sweep with {count} workers", expected="at least 1")
+    count = worker_count(workers, "sweep")
     started = time.perf_counter()
     best = Best(plan.best)
     example = first_that_loads(plan.space.points, plan.experiment, plan.fixed)
     store = Store(Path(out) if out is not None else Path("runs") / f"sweep_{plan.name.removeprefix('sweep_')}")
-    with SweepProgress(plan.space, best, shown=progress) as bar:
+    with SweepProgress(len(plan.space.points), lambda: best.in_words(plan.space), shown=progress) as bar:
         course = _Course(plan, store, bar, best, keep_runs)
         try:
-            course.run(lambda left: _executor(min(count, left), dask, example))
+            course.run(lambda left: executor_for(min(count, left), dask, example))
         except KeyboardInterrupt:
             course.write()
             raise SweepInterrupted(
@@ -149,58 +141,30 @@ def run_sweep(
     return SweepResult(plan, store.directory, file, table, course.outcomes, best, bar.simulated, seconds)
 
 
-def _executor(workers: int, dask: Any, example: LoadedExperiment) -> Executor:
-    return DaskExecutor(dask, example) if dask is not None else LocalExecutor(workers, example)
-
-
 class _Course:
-    """The course of a sweep: gives out points, takes outcomes in."""
+    """The course of a sweep: which points are left, what became of the others."""
 
     def __init__(self, plan: Plan, store: Store, bar: SweepProgress, best: Best, keep_runs: bool) -> None:
         self.outcomes: dict[int, Outcome] = {}
         self._plan, self._store, self._bar, self._best = plan, store, bar, best
         self._keep_runs = keep_runs
         self._agenda = Agenda([point.hardware for point in plan.space.points])
-        self._again: list[tuple[int, Task]] = []  # points whose worker died
-        self._attempts: dict[int, int] = {}
-        self._at_work: dict[str, int] = {}  # worker -> point
-        self._answers: queue.SimpleQueue[tuple[str, Task, Answer]] = queue.SimpleQueue()
 
-    def run(self, start: Any) -> None:
+    def run(self, start: Callable[[int], Executor]) -> None:
         """Simulate what isn't there yet. `start(points left)` makes the executor: none, if all is there."""
         first = self._next("")
         if first is None:
             return
-        executor: Executor = start(len(self._agenda) + 1)
-        self._again.append(first)
-        at_once = True
-        try:
-            self._bar.start()
-            while self._give_out(executor):
-                self._take_in()
-            at_once = False
-        finally:
-            executor.close(at_once=at_once)
+        executor = start(len(self._agenda) + 1)
+        self._bar.start()
+        Crew(self._next, self._finish, self._bar.show).run(first, executor)
 
     def write(self) -> tuple[pyarrow.Table, Path]:
         """Write the table of all that is done."""
         table = sweep_table(self._plan.space, self.outcomes)
         return table, self._store.write_tables(self._plan.digest(), as_parquet(table))
 
-    def _give_out(self, executor: Executor) -> bool:
-        """Give a point to every idle worker; False if nothing is left to do or under way."""
-        for worker in executor.workers():
-            if worker in self._at_work:
-                continue
-            following = self._again.pop() if self._again else self._next(worker)
-            if following is None:
-                break
-            index, task = following
-            self._at_work[worker] = index
-            executor.submit(worker, task, lambda *answer: self._answers.put(answer))
-        return bool(self._at_work)
-
-    def _next(self, worker: str) -> tuple[int, Task] | None:
+    def _next(self, worker: str) -> Job | None:
         """The next point that has to be simulated; those on the way that needn't are finished at once."""
         while (index := self._agenda.take(worker)) is not None:
             resolved = resolve(self._plan.experiment, self._plan.space.points[index], self._plan.fixed)
@@ -213,24 +177,6 @@ class _Course:
             else:
                 return index, Task(resolved.key, resolved.loaded, keep)
         return None
-
-    def _take_in(self) -> None:
-        """Wait for an answer, for a moment."""
-        try:
-            worker, task, answer = self._answers.get(timeout=TICK_SECONDS)
-        except queue.Empty:
-            self._bar.show()
-            return
-        index = self._at_work.pop(worker)
-        if answer is not None:
-            self._finish(index, answer)
-            return
-        self._attempts[index] = self._attempts.get(index, 0) + 1
-        if self._attempts[index] < ATTEMPTS:
-            self._again.append((index, task))
-        else:
-            error = f"its worker died, {ATTEMPTS} times: killed, or out of memory"
-            self._finish(index, Outcome(task.key, Status.CRASHED, error))
 
     def _finish(self, index: int, outcome: Outcome, *, reused: bool = False) -> None:
         if not reused:

@@ -13,7 +13,7 @@ from typing import Any
 from archsim.config.dimensions import is_quantity, split_quantity
 from archsim.config.errors import UserError
 from archsim.sweep.expressions import Expression
-from archsim.sweep.spec import AxisSpec, SampleMethod, SampleSpec, Scalar, Scale, SweepSpec
+from archsim.sweep.spec import AxisSpec, SampleMethod, SampleSpec, Scalar, Scale, SpaceSpec, SweepSpec
 
 SIGNIFICANT_DIGITS = 6
 """Of values between the ends of log ranges and samples: a quantity in a spec may not have endless digits."""
@@ -68,12 +68,12 @@ def expand(spec: SweepSpec, folder: Path = Path()) -> Space:
     where = Expression(spec.where) if spec.where is not None else None
     points: dict[str, Point] = {}
     for chosen in _combinations(blocks, conditions, {}):
-        point = _point(spec, chosen, columns)
+        point = point_of(spec, chosen, columns)
         if where is None or where(point.values):
             points.setdefault(json.dumps(point.overrides, sort_keys=True, default=str), point)
     if not points:
         raise UserError("the sweep has no points", expected=f"some for which '{spec.where}' holds")
-    fixed = {path: _located(value, folder) for path, value in spec.fixed.items()}
+    fixed = {path: located(value, folder) for path, value in spec.fixed.items()}
     return Space(tuple(points.values()), fixed, columns, units)
 
 
@@ -113,16 +113,18 @@ def _combinations(
     for step in blocks[0]:
         extended = dict(chosen)
         for name, level in step.items():
-            if name not in conditions or conditions[name](_labels(extended, conditions[name].names)):
+            if name not in conditions or conditions[name](labels_of(extended, conditions[name].names)):
                 extended[name] = level
         yield from _combinations(blocks[1:], conditions, extended)
 
 
-def _labels(chosen: Choice, names: frozenset[str]) -> dict[str, Scalar]:
+def labels_of(chosen: Choice, names: frozenset[str]) -> dict[str, Scalar]:
+    """The labels of the axes named, None for those without a level: what a condition sees."""
     return {name: chosen[name].label if name in chosen else None for name in names}
 
 
-def _point(spec: SweepSpec, chosen: Choice, columns: Sequence[str]) -> Point:
+def point_of(spec: SpaceSpec, chosen: Choice, columns: Sequence[str]) -> Point:
+    """The point of some chosen levels, with its derived values; an axis without one keeps the experiment's value."""
     values: dict[str, Scalar] = {name: chosen[name].label if name in chosen else None for name in columns}
     overrides: dict[str, Any] = {}
     for level in chosen.values():
@@ -130,7 +132,7 @@ def _point(spec: SweepSpec, chosen: Choice, columns: Sequence[str]) -> Point:
     for name, derived in spec.computed().items():
         value = _whole_if_whole(Expression(derived.expression)(values))
         values[name] = value
-        overrides[name] = _as_written(value, derived.unit or "")
+        overrides[name] = as_written(value, derived.unit or "")
     return Point(values, overrides)
 
 
@@ -147,20 +149,25 @@ def _levels(spec: SweepSpec, folder: Path) -> tuple[dict[str, list[Level]], dict
     units: dict[str, str] = {}
     drawn = _drawn(spec)
     for name, axis in spec.axes.items():
-        if axis.cases is not None:
-            levels[name] = [
-                Level(case, {path: _located(value, folder) for path, value in sets.items()})
-                for case, sets in axis.cases.items()
-            ]
-        elif axis.values is not None:
-            levels[name], unit = _listed(name, axis.values, folder)
-            units |= {name: unit} if unit else {}
-        else:
-            unit = axis.ends()[2]
-            numbers = drawn[name] if name in drawn else _numbers(axis)
-            levels[name] = [Level(number, {name: _as_written(number, unit)}) for number in numbers]
-            units |= {name: unit} if unit else {}
+        levels[name], unit = levels_of(name, axis, folder, drawn.get(name))
+        units |= {name: unit} if unit else {}
     return levels, units
+
+
+def levels_of(
+    name: str, axis: AxisSpec, folder: Path, numbers: Sequence[int | float] | None = None
+) -> tuple[list[Level], str]:
+    """The levels of an axis (of a range: `numbers`, or its own points), and their unit ("" for none)."""
+    if axis.cases is not None:
+        return [
+            Level(case, {path: located(value, folder) for path, value in sets.items()})
+            for case, sets in axis.cases.items()
+        ], ""
+    if axis.values is not None:
+        return _listed(name, axis.values, folder)
+    unit = axis.ends()[2]
+    chosen = numbers if numbers is not None else _numbers(axis)
+    return [Level(number, {name: as_written(number, unit)}) for number in chosen], unit
 
 
 def _listed(path: str, values: Sequence[Any], folder: Path) -> tuple[list[Level], str]:
@@ -171,7 +178,7 @@ def _listed(path: str, values: Sequence[Any], folder: Path) -> tuple[list[Level]
         numbers = [part[0] for part in parts if part is not None]
         labels: list[Scalar] = [_plain(number) for number in numbers]
         return [Level(label, {path: value}) for label, value in zip(labels, values, strict=True)], units.pop()
-    return [Level(_label(value), {path: _located(value, folder)}) for value in values], ""
+    return [Level(_label(value), {path: located(value, folder)}) for value in values], ""
 
 
 def _label(value: Any) -> Scalar:
@@ -181,7 +188,7 @@ def _label(value: Any) -> Scalar:
     return value if isinstance(value, Scalar) else json.dumps(value, default=str)
 
 
-def _located(value: Any, folder: Path) -> Any:
+def located(value: Any, folder: Path) -> Any:
     """The name of a file beside the sweep's own file as an absolute path; anything else as it is."""
     if isinstance(value, str) and Path(value).suffix in (".yaml", ".yml", ".json", ".csv"):
         beside = folder / value
@@ -189,7 +196,7 @@ def _located(value: Any, folder: Path) -> Any:
     return value
 
 
-def _as_written(value: Any, unit: str) -> Any:
+def as_written(value: Any, unit: str) -> Any:
     """A number as a spec takes it: with its unit, if it has one."""
     return f"{value} {unit}" if unit else value
 
@@ -204,7 +211,7 @@ def _numbers(axis: AxisSpec) -> list[int | float]:
         step = _exact(axis.step)
         count = int((_exact(high) - _exact(low)) / step)
         exact = [_exact(low) + i * step for i in range(count + 1)]
-        return _distinct([_fitted(axis, _plain(number)) for number in exact])
+        return _distinct([fitted(axis, _plain(number)) for number in exact])
     assert axis.points is not None
     shares = [Fraction(i, axis.points - 1) for i in range(axis.points)] if axis.points > 1 else [Fraction(0)]
     return _distinct([_at(axis, share) for share in shares])
@@ -214,15 +221,15 @@ def _at(axis: AxisSpec, share: Fraction | float) -> int | float:
     """The value at a share (0 to 1) of a range."""
     low, high, _ = axis.ends()
     if share in (0, 1):
-        return _fitted(axis, high if share else low)
+        return fitted(axis, high if share else low)
     if axis.scale is Scale.LOG:
-        return _fitted(axis, _rounded(low * math.pow(high / low, float(share))))
+        return fitted(axis, rounded(low * math.pow(high / low, float(share))))
     if isinstance(share, Fraction):
-        return _fitted(axis, _plain(_exact(low) + share * (_exact(high) - _exact(low))))
-    return _fitted(axis, _rounded(low + share * (high - low)))
+        return fitted(axis, _plain(_exact(low) + share * (_exact(high) - _exact(low))))
+    return fitted(axis, rounded(low + share * (high - low)))
 
 
-def _fitted(axis: AxisSpec, value: int | float) -> int | float:
+def fitted(axis: AxisSpec, value: int | float) -> int | float:
     """A value rounded as the axis asks: whole numbers between whole ends, multiples within the ends."""
     low, high, unit = axis.ends()
     if axis.multiple_of is not None:
@@ -262,7 +269,8 @@ def _plain(exact: Fraction) -> int | float:
     return exact.numerator if exact.denominator == 1 else float(exact)
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
+    """A value with as many digits as a spec may hold."""
     return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 

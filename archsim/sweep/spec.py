@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -146,35 +146,17 @@ class DerivedSpec(Spec):
         return self
 
 
-class SweepSpec(Spec):
-    """A space of points around an experiment."""
+class SpaceSpec(Spec):
+    """What a sweep and a search have in common: an experiment and what of it varies."""
 
-    kind: Literal["sweep"] = "sweep"
     name: str | None = None
     description: str = ""
     experiment: Annotated[
-        str | None, Field(description="what is varied: a path, or a shipped experiment; in `sweep:` the file itself")
+        str | None, Field(description="what is varied: a path, or a shipped experiment; in a section the file itself")
     ] = None
     fixed: Annotated[dict[str, Any], Field(alias="set", default_factory=dict, description="path -> value, for all")]
-    axes: Annotated[dict[str, AxisSpec], Field(description="path -> its values; every combination is a point")]
-    zip: Annotated[tuple[tuple[str, ...], ...], Field(description="groups of axes whose values go together")] = ()
-    sample: Annotated[SampleSpec | None, Field(description="draws the ranges that have no points")] = None
+    axes: Annotated[dict[str, AxisSpec], Field(description="path -> its values")]
     derived: Annotated[dict[str, str | DerivedSpec], Field(default_factory=dict, description="path -> expression")]
-    where: Annotated[str | None, Field(description="an expression: only points for which it holds")] = None
-    best: Annotated[str | None, Field(description="the metric by which points are compared")] = None
-
-    @model_validator(mode="after")
-    def _hangs_together(self) -> SweepSpec:
-        if not self.axes:
-            raise UserError("a sweep needs axes", expected="axes: {workload.batch: [1, 8, 64]}")
-        self._check_zips()
-        drawn = [name for name, axis in self.axes.items() if axis.is_drawn]
-        if drawn and self.sample is None:
-            raise UserError(f"the range of '{drawn[0]}' has no points", expected="points, a step, or a sample")
-        if self.sample is not None and not drawn:
-            raise UserError("there is nothing to draw", expected="a range without points and step")
-        self._check_names()
-        return self
 
     def computed(self) -> dict[str, DerivedSpec]:
         """The derived values, those written as a mere expression included."""
@@ -182,6 +164,43 @@ class SweepSpec(Spec):
             name: DerivedSpec(expression=written) if isinstance(written, str) else written
             for name, written in self.derived.items()
         }
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        """Expressions see the axes above them; derived values see all of them."""
+        if not self.axes:
+            raise UserError("there are no axes", expected="axes: {workload.batch: [1, 8, 64]}")
+        if overlap := self.axes.keys() & self.derived.keys():
+            raise UserError(f"'{min(overlap)}' is an axis and derived")
+        order = list(self.axes)
+        for index, (name, axis) in enumerate(self.axes.items()):
+            check_known(f"axes.{name}.when", axis.when, order[:index])
+        known = list(order)
+        for name, written in self.derived.items():
+            check_known(f"derived.{name}", written if isinstance(written, str) else written.expression, known)
+            known.append(name)
+        return self
+
+
+class SweepSpec(SpaceSpec):
+    """A space of points around an experiment: every combination of the axes' values."""
+
+    kind: Literal["sweep"] = "sweep"
+    zip: Annotated[tuple[tuple[str, ...], ...], Field(description="groups of axes whose values go together")] = ()
+    sample: Annotated[SampleSpec | None, Field(description="draws the ranges that have no points")] = None
+    where: Annotated[str | None, Field(description="an expression: only points for which it holds")] = None
+    best: Annotated[str | None, Field(description="the metric by which points are compared")] = None
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> SweepSpec:
+        self._check_zips()
+        drawn = [name for name, axis in self.axes.items() if axis.is_drawn]
+        if drawn and self.sample is None:
+            raise UserError(f"the range of '{drawn[0]}' has no points", expected="points, a step, or a sample")
+        if self.sample is not None and not drawn:
+            raise UserError("there is nothing to draw", expected="a range without points and step")
+        check_known("where", self.where, [*self.axes, *self.derived])
+        return self
 
     def _check_zips(self) -> None:
         seen: set[str] = set()
@@ -195,21 +214,9 @@ class SweepSpec(Spec):
                     raise UserError(f"zip: '{name}' is drawn by the sample already")
                 seen.add(name)
 
-    def _check_names(self) -> None:
-        """Expressions see the axes above them; `where` and derived values see all of them."""
-        if overlap := self.axes.keys() & self.derived.keys():
-            raise UserError(f"'{min(overlap)}' is an axis and derived")
-        order = list(self.axes)
-        for index, (name, axis) in enumerate(self.axes.items()):
-            _check_known(f"axes.{name}.when", axis.when, order[:index])
-        known = list(order)
-        for name, written in self.derived.items():
-            _check_known(f"derived.{name}", written if isinstance(written, str) else written.expression, known)
-            known.append(name)
-        _check_known("where", self.where, known)
 
-
-def _check_known(path: str, text: str | None, known: Sequence[str]) -> None:
+def check_known(path: str, text: str | None, known: Sequence[str]) -> None:
+    """Raise UserError if an expression names what is not in `known`."""
     for name in sorted(Expression(text).names) if text is not None else ():
         if name not in known:
             expected = listed(known, 8) or "an axis further up"

@@ -91,6 +91,10 @@ class Best:
         sign = -1 if definition_of(self.metric).better == HIGHER else 1
         return sign * metric.value, index or 0
 
+    def in_words(self, space: Space) -> str:
+        """ "best decode.tpot 7.1 ms at workload.batch=1"; nothing if there is none."""
+        return "" if self.index is None else f"best {self.metric} {self.value} at {space.points[self.index]}"
+
     def ranked(self, outcomes: Mapping[int, Outcome], count: int) -> list[int]:
         """The `count` best points, the best first."""
         known = {i: o.metrics[self.metric] for i, o in outcomes.items() if self.metric and self.metric in o.metrics}

@@ -194,7 +194,7 @@ def test_whole_ranges_are_drawn_as_whole_numbers() -> None:
 @pytest.mark.parametrize(
     ("sweep", "said"),
     [
-        ({"axes": {}}, "a sweep needs axes"),
+        ({"axes": {}}, "there are no axes"),
         ({"axes": {BATCH: []}}, "at least one value"),
         ({"axes": {BATCH: {"from": 1}}}, "a range needs both ends"),
         ({"axes": {BATCH: {"from": 1, "to": 4}}}, "expected points, a step, or a sample"),
