@@ -39,6 +39,8 @@ lint: install-dev
 pytest: install-dev
 	@echo "== pytest"
 	$(BIN)/python -m pytest -q -n $(WORKERS) $(PYTEST_ARGS)
+	@echo "== pytest, kernels interpreted"
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m interpreted tests/exact tests/device
 
 validate: install-dev
 	@echo "== validation tests"

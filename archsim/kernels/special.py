@@ -14,6 +14,10 @@ from typing import Any, NamedTuple
 from archsim.kernels.jit import inlined
 from archsim.kernels.timing import DramTiming, RefreshMode, RefreshOrder
 
+# timing.RefreshMode and timing.RefreshOrder, as plain ints for the compiler.
+NO_REFRESH, ALL_BANK, SAME_BANK = 0, 1, 3
+IN_TURN = 0
+
 Size = tuple[None, ...]
 """A number as a type: a tuple of that many Nones."""
 
@@ -23,10 +27,7 @@ class Shape(NamedTuple):
 
     pseudo_channels: Size
     front_policies: Size  # 1: any scheduler, page policy or answering write queue but the default; a histogram
-    shared_bus: Size
-    same_bank: Size  # refresh of one bank in all groups at once
-    refresh_choice: Size  # refreshes out of turn, postponed or early
-    power_down: Size
+    back_policies: Size  # 1: a shared bus, same-bank refresh, refreshes out of turn, postponed or early, power-down
 
 
 _FRONT_POLICIES = {
@@ -49,12 +50,14 @@ def specialised(q: DramTiming) -> Any:
     shape = Shape(
         pseudo_channels=(None,) * q.pseudo_channels,
         front_policies=(None,) * int(any(getattr(q, name) != off for name, off in _FRONT_POLICIES.items())),
-        shared_bus=(None,) * q.shared_command_bus,
-        same_bank=(None,) * (q.refresh_mode == RefreshMode.SAME_BANK),
-        refresh_choice=(None,) * _has_refresh_choice(q),
-        power_down=(None,) * (q.power_down_after > 0),
+        back_policies=(None,) * int(_has_back_policies(q)),
     )
     return SpecialTiming(*q._replace(tCCDLW=max(q.tCCDL, q.tCCDLW)), shape)  # type: ignore[call-arg]
+
+
+def _has_back_policies(q: DramTiming) -> bool:
+    special = q.shared_command_bus or q.refresh_mode == RefreshMode.SAME_BANK or q.power_down_after > 0
+    return bool(special) or _has_refresh_choice(q)
 
 
 def _has_refresh_choice(q: DramTiming) -> bool:
@@ -78,24 +81,38 @@ def front_policies(q):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def back_policies(q):  # type: ignore[no-untyped-def]
+    """Whether code for any of the following is compiled in at all; which of them is on is looked up at run time."""
+    return len(q.shape.back_policies) > 0
+
+
+@inlined
 def shared_bus(q):  # type: ignore[no-untyped-def]
     """Whether row and column commands share one bus."""
-    return len(q.shape.shared_bus) > 0
+    return back_policies(q) and q.shared_command_bus != 0
 
 
 @inlined
 def same_bank(q):  # type: ignore[no-untyped-def]
     """Whether a refresh takes one bank of every group of a stack ID."""
-    return len(q.shape.same_bank) > 0
+    return back_policies(q) and q.refresh_mode == SAME_BANK
 
 
 @inlined
 def refresh_choice(q):  # type: ignore[no-untyped-def]
     """Whether refreshes may go out of turn, wait, or come early."""
-    return len(q.shape.refresh_choice) > 0
+    return (
+        back_policies(q)
+        and q.refresh_mode != NO_REFRESH
+        and (
+            (q.refresh_order != IN_TURN and q.refresh_mode != ALL_BANK)
+            or q.refresh_postpone > 0
+            or q.refresh_pull_in > 0
+        )
+    )
 
 
 @inlined
 def powers_down(q):  # type: ignore[no-untyped-def]
     """Whether a pseudo-channel with nothing to do powers down."""
-    return len(q.shape.power_down) > 0
+    return back_policies(q) and q.power_down_after > 0

@@ -17,6 +17,8 @@ from archsim.kernels.timing import Command, DramTiming, LogField
 from archsim.memory.checker import RULES, Rule, Scope, check_commands
 from archsim.memory.standard import ControllerSpec, DramStandard, RefreshPolicy, RefreshTurn
 
+pytestmark = pytest.mark.interpreted
+
 PRESETS = sorted((data_root() / "hwconfigs" / "memory").glob("*.yaml"))
 BY_PRESET = pytest.mark.parametrize("preset", PRESETS, ids=[preset.stem for preset in PRESETS])
 BY_RULE = pytest.mark.parametrize("rule", RULES, ids=[rule.name for rule in RULES])

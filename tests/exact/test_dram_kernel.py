@@ -45,6 +45,7 @@ def test_kernel_equals_oracle(seed: int, refresh: int, pseudo_channels: int, sta
     assert differences(case, run_kernel(case, expected.ticks), expected) == []
 
 
+@pytest.mark.interpreted
 @settings(max_examples=120)
 @given(SEEDS, st.sampled_from(REFRESH_MODES))
 def test_front_policies_equal_the_oracle(seed: int, refresh: int) -> None:
@@ -53,18 +54,20 @@ def test_front_policies_equal_the_oracle(seed: int, refresh: int) -> None:
     assert differences(case, run_kernel(case, expected.ticks), expected) == []
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("features", FEATURE_SETS, ids=feature_names)
 @settings(max_examples=60)
-@given(SEEDS, st.sampled_from(REFRESH_MODES), st.integers(1, 2))
+@given(SEEDS, st.sampled_from(REFRESH_MODES), st.integers(1, 2), st.booleans())
 def test_kernel_equals_oracle_with_features(
-    features: frozenset[Feature], seed: int, refresh: int, pseudo_channels: int
+    features: frozenset[Feature], seed: int, refresh: int, pseudo_channels: int, front: bool
 ) -> None:
     """Also in the idle time after the last request, where refreshes come early and pseudo-channels power down."""
-    case = feature_case(seed, features, refresh=refresh, pseudo_channels=pseudo_channels)
+    case = feature_case(seed, features, requests=100, refresh=refresh, pseudo_channels=pseudo_channels, front=front)
     expected = run_oracle(case, run_until=(seed % 2) * 12_000)
     assert differences(case, run_kernel(case, expected.ticks), expected) == []
 
 
+@pytest.mark.interpreted
 @settings(max_examples=30)
 @given(SEEDS, st.lists(st.integers(1, 20_000), min_size=1, max_size=40))
 def test_a_run_in_pieces_is_the_same_run_with_all_features(seed: int, cuts: list[int]) -> None:

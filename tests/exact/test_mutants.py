@@ -18,6 +18,8 @@ from mutants import ALL, Cases, Mutant
 
 from archsim.memory.checker import check_commands
 
+pytestmark = pytest.mark.interpreted
+
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = ROOT / "archsim" / "kernels"
 FIELDS = ("log", "counts", "histogram", "job_done")
