@@ -45,7 +45,11 @@ class BoardPower:
 
 
 def energy_pj(
-    counts: Counts, elapsed_fs: int, table: EnergyTableSpec, power: PowerSpec, tiers: Mapping[str, TierSpec] | None = None
+    counts: Counts,
+    elapsed_fs: int,
+    table: EnergyTableSpec,
+    power: PowerSpec,
+    tiers: Mapping[str, TierSpec] | None = None,
 ) -> dict[str, float]:
     """Picojoules by component that one device takes for `counts` within `elapsed_fs`.
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from archsim.compute.arithmetic import ceil_div
 from archsim.compute.attention import AttentionKernelSpec
@@ -121,7 +121,7 @@ class DeviceSpec(Spec):
 
     name: str
     memory: HbmSpec
-    tiers: dict[str, TierSpec] = {}
+    tiers: dict[str, TierSpec] = Field(default_factory=dict)
     placement: PlacementSpec = PlacementSpec()
     matrix: MatrixEngineSpec
     vector: VectorEngineSpec
@@ -153,6 +153,8 @@ class DeviceSpec(Spec):
     def _check_tiers(self) -> None:
         if MAIN_TIER in self.tiers:
             raise UserError(f"a tier can't be called {MAIN_TIER}: that is the main memory", expected="another name")
+        for name, tier in self.tiers.items():
+            tier.check_buffer(name, self.window_bytes, tier.round_bytes)
         names = [MAIN_TIER, *self.tiers]
         wanted = [rule.tier for rule in self.placement.rules]
         wanted += [self.placement.rest] if self.placement.rest is not None else []

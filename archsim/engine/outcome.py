@@ -29,8 +29,9 @@ def cause_table(
     """int64[n, len(CAUSES)]: the time of each operator by cause, in femtoseconds, tiling it exactly.
 
     Memory causes are the data bus's time, mean over the pseudo-channels, granted in the order of `MEMORY_CAUSES` until
-    the stream's time is used; what is left of it is another tier's, as far as the engines waited for its data, then the
-    engines' up to their own time; the rest is pipeline fill."""
+    the stream's time is used; what is left of it is another tier's (data that arrive while the operator runs, at the
+    tier's ceiling, or waiting for them if that is longer), then the engines' up to their own time; the rest is pipeline
+    fill."""
     column = {cause: k for k, cause in enumerate(CAUSES)}
     table = np.zeros((len(prepared), len(CAUSES)), np.int64)
     through_memory = np.array([item.transfer is not None for item in prepared])
@@ -46,7 +47,7 @@ def cause_table(
         table[:, column[cause]] = share
         left = left - share
     if tiers:
-        table[:, column["tier"]] = np.minimum(left, [outcome.wait_fs for outcome in tiers])
+        table[:, column["tier"]] = np.minimum(left, [max(one.wait_fs, one.data_fs) for one in tiers])
         left = left - table[:, column["tier"]]
     table[:, column["link"]] = link
     left = left - link
@@ -58,7 +59,11 @@ def cause_table(
 
 
 def records_of(
-    trace: OperatorTrace, prepared: Sequence[Prepared], outcomes: np.ndarray, memory: HbmDevice, iteration: int,
+    trace: OperatorTrace,
+    prepared: Sequence[Prepared],
+    outcomes: np.ndarray,
+    memory: HbmDevice,
+    iteration: int,
     tiers: Sequence[TierOutcome] = (),
 ) -> list[OperatorRecord]:
     """One record per operator."""
@@ -117,7 +122,11 @@ class _Group:
 
 
 def folded_records_of(
-    trace: OperatorTrace, prepared: Sequence[Prepared], outcomes: np.ndarray, memory: HbmDevice, iteration: int,
+    trace: OperatorTrace,
+    prepared: Sequence[Prepared],
+    outcomes: np.ndarray,
+    memory: HbmDevice,
+    iteration: int,
     tiers: Sequence[TierOutcome] = (),
 ) -> list[OperatorRecord]:
     """One record for all layers' operators of a name ("32 x qkv_proj"), laid end to end over the iteration's time.

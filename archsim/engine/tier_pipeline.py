@@ -1,9 +1,10 @@
 """How a tier's data reach the engines: loads staged ahead of their operators as far as a buffer has room.
 
-Loads are cut into chunks of a part of the buffer and issued in program order. A chunk holds its room from its issue until
-the engines have consumed it. Chunks are consumed in order, each once it has arrived, the one before is consumed and its
-operator has begun; consuming takes the chunk's share of the operator's engine time. Writes are posted: they gather to a
-part and are then written; an operator waits only if all write parts are under way. docs/tiers.md numbers what is simplified.
+Loads are cut into chunks of a part of the buffer and issued in program order. A chunk holds its room from its issue
+until the engines have consumed it. Chunks are consumed in order, each once it has arrived, the one before is consumed
+and its operator has begun; consuming takes the chunk's share of the operator's engine time. Writes are posted: they
+gather to a part and are then written; an operator waits only if all write parts are under way. docs/tiers.md numbers
+what is simplified.
 """
 
 from __future__ import annotations
@@ -59,17 +60,20 @@ class _Current:
     rounds: int
     last: int  # chunk behind its last one
     done_rounds: int = 0
+    late_rounds: int = 0  # that arrived after the operator had begun
     end_fs: int = 0
     wait_fs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Consumed:
-    """When the engines were through with an operator's data of a tier, how long they waited for them, and from the
-    first issue to the last arrival (equal if it read nothing). `written_bytes` went to the tier."""
+    """When the engines were through with an operator's data of a tier, how long they stood idle for them, and from the
+    first issue to the last arrival (equal if it read nothing). `late_rounds` arrived after the operator had begun,
+    `written_bytes` went to the tier."""
 
     end_fs: int
     wait_fs: int
+    late_rounds: int
     issue_fs: int
     arrival_fs: int
     written_bytes: int
@@ -166,6 +170,7 @@ class TierPipeline:
         return Consumed(
             end_fs=end_fs,
             wait_fs=current.wait_fs,
+            late_rounds=current.late_rounds,
             issue_fs=min((chunk.issue_fs for chunk in mine), default=current.start_fs),
             arrival_fs=max((chunk.arrival_fs for chunk in mine), default=current.start_fs),
             written_bytes=written,
@@ -223,6 +228,7 @@ class TierPipeline:
                 return
             begin_fs = max(current.end_fs, chunk.arrival_fs)
             current.wait_fs += begin_fs - current.end_fs
+            current.late_rounds += chunk.rounds if chunk.arrival_fs > current.start_fs else 0
             before_fs = current.engine_fs * current.done_rounds // current.rounds
             current.done_rounds += chunk.rounds
             current.end_fs = begin_fs + current.engine_fs * current.done_rounds // current.rounds - before_fs

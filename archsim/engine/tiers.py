@@ -22,10 +22,12 @@ FS_PER_SECOND = 10**15
 
 @dataclass(slots=True)
 class TierOutcome:
-    """What an operator did beside the main memory. `wait_fs` is the longest that the engines waited for one tier;
-    `busy` has, by tier, the time from the first issue of its loads to their last arrival."""
+    """What an operator did beside the main memory. `wait_fs` is how long the engines stood idle for one tier,
+    `data_fs` what its late data take at its ceiling, both of the tier with the longest; `busy` has, by tier, the time
+    from the first issue of its loads to their last arrival."""
 
     wait_fs: int = 0
+    data_fs: int = 0
     counts: dict[str, TierCounts] = field(default_factory=dict)
     busy: dict[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -75,7 +77,9 @@ class Tiers:
         for name, part in parts.items():
             consumed = self._pipelines[name].finish(part.write_bytes)
             end_fs = max(end_fs, consumed.end_fs)
+            late_bytes = consumed.late_rounds * self.stores[name].device.round_bytes
             outcome.wait_fs = max(outcome.wait_fs, consumed.wait_fs)
+            outcome.data_fs = max(outcome.data_fs, tier_bound_fs(late_bytes, self.specs[name]))
             if part.ranges:
                 outcome.busy[name] = (consumed.issue_fs, consumed.arrival_fs)
             outcome.counts[name] = self._counts(name, part, consumed)

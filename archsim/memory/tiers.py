@@ -96,12 +96,15 @@ class _Tier(Spec):
                 expected=f"at most {_bytes(held)}",
             )
 
-    def _check_staging(self, round_bytes: int) -> None:
-        if self.staging is not None and self.staging < PARTS * round_bytes:
+    def check_buffer(self, name: str, window_bytes: int, round_bytes: int) -> None:
+        """Raise UserError if what data pass through, `staging` or else the device's window, is too small."""
+        least = PARTS * round_bytes
+        if (self.staging or window_bytes) < least:
+            what = "a window" if self.staging is None else "a staging buffer"
             raise UserError(
-                f"a staging buffer of {_bytes(self.staging)} is less than {PARTS} rounds of {_bytes(round_bytes)}, one "
-                "access to each channel",
-                expected=f"at least {_bytes(PARTS * round_bytes)}",
+                f"{what} of {_bytes(self.staging or window_bytes)} is too small for the tier {name}: {PARTS} accesses "
+                f"to each channel are {_bytes(least)}",
+                expected=f"staging of at least {_bytes(least)}",
             )
 
 
@@ -116,6 +119,12 @@ class DramTier(_Tier):
     def channels(self) -> int:
         """Channels of all stacks."""
         return self.stacks * self.technology.channels_per_stack
+
+    @property
+    def round_bytes(self) -> int:
+        """A burst of every pseudo-channel: the least that is moved."""
+        organisation = self.technology.organisation
+        return self.channels * organisation.pseudo_channels * organisation.burst_bytes
 
     @property
     def ceiling_bytes_per_second(self) -> Fraction:
@@ -136,8 +145,6 @@ class DramTier(_Tier):
         if self.technology.energy is None:
             raise UserError(f"{self.technology.name} has no energy data", expected="a technology with `energy`")
         self._check_capacity(self.stacks * self.technology.stack_capacity)
-        organisation = self.technology.organisation
-        self._check_staging(self.channels * organisation.pseudo_channels * organisation.burst_bytes)
         self.technology.kernel_timing(self.controller)  # raises UserError where the controller doesn't fit
         return self
 
@@ -147,6 +154,11 @@ class FlashTier(_Tier):
 
     kind: Literal["flash"]
     technology: FlashStandard
+
+    @property
+    def round_bytes(self) -> int:
+        """A page of every channel: the least that is moved."""
+        return self.stacks * self.technology.organisation.channels * self.technology.organisation.page
 
     @property
     def ceiling_bytes_per_second(self) -> Fraction:
@@ -164,7 +176,6 @@ class FlashTier(_Tier):
     @model_validator(mode="after")
     def _check(self) -> FlashTier:
         self._check_capacity(self.stacks * self.technology.capacity)
-        self._check_staging(self.stacks * self.technology.organisation.channels * self.technology.organisation.page)
         return self
 
 

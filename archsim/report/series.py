@@ -90,12 +90,43 @@ class ChannelBar:
     tiles: dict[str, float]
 
 
+@dataclass(frozen=True)
+class TierShare:
+    """Bytes that one memory moves for each job of a phase, on one device."""
+
+    memory: str
+    job_bytes: dict[str, float]
+
+
 class RunSeries:
     """The numbers behind the figures of one run."""
 
     def __init__(self, run: RunResult) -> None:
         self.run = run
         self.phases = run.summary.phases
+
+    @property
+    def causes(self) -> list[str]:
+        """The causes to show: those of other tiers only if there are some."""
+        return [cause for cause in CAUSES if cause != "tier" or any(phase.tiers for phase in self.phases)]
+
+    def tier_shares(self, phase: PhaseSummary) -> list[TierShare]:
+        """Bytes of each job by memory, the main one first; none for a phase without other tiers."""
+        if not phase.tiers:
+            return []
+        table = self.run.operators
+        table = table[table["phase"] == phase.phase]
+        jobs = table["name"].map(job_of)
+        columns = {"HBM": ["dram_read_bytes", "dram_write_bytes"]}
+        for tier in phase.tiers:
+            wanted = (f"tier_{tier.name}_read_bytes", f"tier_{tier.name}_write_bytes")
+            columns[tier.name] = [name for name in wanted if name in table.columns]
+        order = [job.name for job in self.jobs[phase.phase]]
+        shares = []
+        for memory, names in columns.items():
+            moved = table[names].sum(axis=1).groupby(jobs).sum()
+            shares.append(TierShare(memory, {job: float(moved.get(job, 0.0)) for job in order}))
+        return shares
 
     @cached_property
     def jobs(self) -> dict[str, list[Job]]:
