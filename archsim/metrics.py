@@ -114,7 +114,7 @@ METRICS: tuple[MetricDefinition, ...] = (
     MetricDefinition("{phase}.tier.{tier}.bytes", "B", NEUTRAL, "bytes read and written on a tier by one device", 0.0),
     MetricDefinition("{phase}.tier.{tier}.bandwidth", "B/s", HIGHER, "bytes of a tier over the phase / latency"),
     MetricDefinition("{phase}.tier.{tier}.utilisation", "fraction", HIGHER, "bandwidth of a tier / its read ceiling"),
-    MetricDefinition("{phase}.tier.{tier}.energy", "J", LOWER, "energy of a tier's events, all devices"),
+    MetricDefinition("{phase}.tier.{tier}.energy", "J", LOWER, "a tier's energy, all devices: energy.tier_{tier}"),
     MetricDefinition("{phase}.tier.{tier}.energy_low", "J", NEUTRAL, "the least that sources allow for tier energy"),
     MetricDefinition("{phase}.tier.{tier}.energy_high", "J", NEUTRAL, "the most that sources allow for tier energy"),
     MetricDefinition("{phase}.energy.{component}", "J", NEUTRAL, "energy of one component, all devices"),

@@ -11,7 +11,7 @@ from typing import Any
 
 from archsim.config.errors import UserError
 from archsim.config.units import format_quantity
-from archsim.energy import energy_pj, total_pj, within_limit
+from archsim.energy import energy_pj, tier_component, total_pj, within_limit
 from archsim.engine.machine import Machine
 from archsim.engine.phases import (
     ChannelGroup,
@@ -157,10 +157,10 @@ def _phase_data(loaded: LoadedExperiment, outcome: PhaseOutcome, description: st
         records=records,
         spans=outcome.trail.spans,
         bandwidth=outcome.trail.bandwidth,
-        energy_pj=_energy(system, records, energies, elapsed_fs, trace.devices),
+        energy_pj=(energy := _energy(system, records, energies, elapsed_fs, trace.devices)),
         operator_energy_pj=[total_pj(energy) * trace.devices for energy in energies],
         channels=_channel_classes(outcome.channels),
-        tiers=_tier_uses(system, records, outcome.placed_bytes, trace.devices),
+        tiers=_tier_uses(system, records, outcome.placed_bytes, energy),
         **_peaks(system, trace),
     )
 
@@ -175,15 +175,18 @@ def _peaks(system: SystemSpec, trace: OperatorTrace) -> dict[str, Any]:
 
 
 def _tier_uses(
-    system: SystemSpec, records: Sequence[OperatorRecord], placed: Mapping[str, int], devices: int
+    system: SystemSpec, records: Sequence[OperatorRecord], placed: Mapping[str, int], energy: Mapping[str, float]
 ) -> tuple[TierUse, ...]:
+    """What a phase did on each tier. `energy` is that of all devices by component, within the board's power limit,
+    which the ends of the band are scaled to as well."""
     counts = Counts()
     for record in records:
         counts.add(Counts(tiers=record.counts.tiers))
     uses = []
     for name, tier in system.device.tiers.items():
         part = counts.tiers.get(name, TierCounts())
-        low, likely, high = (amount * devices for amount in tier.energy_pj(part))
+        low, likely, high = tier.energy_pj(part)
+        spent = energy.get(tier_component(name), 0.0)
         uses.append(
             TierUse(
                 name=name,
@@ -193,9 +196,9 @@ def _tier_uses(
                 ceiling_bytes_per_second=int(tier.ceiling_bytes_per_second),
                 read_bytes=part.read_bytes,
                 write_bytes=part.write_bytes,
-                energy_low_pj=low,
-                energy_pj=likely,
-                energy_high_pj=high,
+                energy_low_pj=spent * low / likely if likely else 0.0,
+                energy_pj=spent,
+                energy_high_pj=spent * high / likely if likely else 0.0,
             )
         )
     return tuple(uses)
@@ -276,10 +279,10 @@ def _serve(loaded: LoadedExperiment, workload: RequestsWorkload, progress: bool)
         records=records,
         spans=machine.trail.spans,
         bandwidth=machine.trail.bandwidth,
-        energy_pj=_energy(machine.system, records, energies, elapsed_fs, machine.devices),
+        energy_pj=(energy := _energy(machine.system, records, energies, elapsed_fs, machine.devices)),
         operator_energy_pj=[total_pj(energy) * machine.devices for energy in energies],
         channels=_channel_classes(channel_groups(machine)),
-        tiers=_tier_uses(machine.system, records, placed_bytes(machine), machine.devices),
+        tiers=_tier_uses(machine.system, records, placed_bytes(machine), energy),
         **_peaks(machine.system, trace),
     )
     return (phase,), outcome.requests

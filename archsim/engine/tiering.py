@@ -18,11 +18,14 @@ from archsim.records import Access, TensorClass
 
 LAYER = re.compile(r"layers\[(\d+)\]")
 
+LM_HEAD = "lm_head.weight"
+"""Stored in the embedding's format, but read whole at every step: for placement it is a weight."""
+
 CLASSES = {
-    Placeable.WEIGHTS: TensorClass.WEIGHT,
-    Placeable.KV: TensorClass.KV,
-    Placeable.ACTIVATIONS: TensorClass.ACTIVATION,
-    Placeable.EMBEDDINGS: TensorClass.EMBEDDING,
+    TensorClass.WEIGHT: Placeable.WEIGHTS,
+    TensorClass.KV: Placeable.KV,
+    TensorClass.ACTIVATION: Placeable.ACTIVATIONS,
+    TensorClass.EMBEDDING: Placeable.EMBEDDINGS,
 }
 
 
@@ -194,7 +197,8 @@ class TieredPlacement:
                 return False
         if rule.tensors is Placeable.EXPERTS:
             return access.tensor in self._experts
-        return rule.tensors is Placeable.ALL or CLASSES[rule.tensors] is access.tensor_class
+        what = Placeable.WEIGHTS if access.tensor == LM_HEAD else CLASSES[access.tensor_class]
+        return rule.tensors in (Placeable.ALL, what)
 
 
 def _activations(accesses: Sequence[Access]) -> frozenset[str]:

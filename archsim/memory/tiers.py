@@ -190,7 +190,7 @@ class Placeable(StrEnum):
     """What a placement rule may name."""
 
     ALL = "all"
-    WEIGHTS = "weights"  # experts included
+    WEIGHTS = "weights"  # experts and an LM head of its own included
     EXPERTS = "experts"
     KV = "kv"
     ACTIVATIONS = "activations"

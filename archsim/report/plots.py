@@ -116,7 +116,8 @@ def roofline(series: RunSeries) -> go.Figure:
                 align="right" if leftwards else "left",
             )  # fmt: skip
     _look(figure, height=520, bottom=54)
-    figure.update_xaxes(type="log", title_text="arithmetic intensity (FLOP per HBM byte)", dtick=1)
+    memory = "byte of HBM and tiers" if any(phase.tiers for phase in roofs) else "HBM byte"
+    figure.update_xaxes(type="log", title_text=f"arithmetic intensity (FLOP per {memory})", dtick=1)
     figure.update_yaxes(type="log", title_text="achieved rate (TFLOP/s, one device)", dtick=1, exponentformat="none")
     figure.update_xaxes(range=[math.log10(left), math.log10(right)], exponentformat="none")
     corner = {"x": 0.99, "y": 0.02, "xanchor": "right", "yanchor": "bottom"}
@@ -295,6 +296,15 @@ def _add_roofs(figure: go.Figure, phase: PhaseSummary, left: float, right: float
         hoverinfo="skip",
         showlegend=False,
     )
+    for tier in phase.tiers:
+        figure.add_scatter(
+            x=[left, flops_per_second / tier.ceiling_bytes_per_second],
+            y=[left * tier.ceiling_bytes_per_second / 1e12, flops_per_second / 1e12],
+            mode="lines",
+            name=f"{tier.name} ceiling {format_quantity(tier.ceiling_bytes_per_second, 'B/s')}",
+            line={"color": style.MUTED, "width": 2, "dash": "dash"},
+            hoverinfo="skip",
+        )
     middle = math.sqrt(left * ridge)
     over = {"font_size": 13, "xanchor": "right", "yanchor": "bottom"}
     slope_y, roof_y = math.log10(middle * bytes_per_second / 1e12), math.log10(flops_per_second / 1e12)

@@ -45,6 +45,7 @@ class Job:
     bound: str
     flops: float
     hbm_bytes: float
+    tier_bytes: float
     slowest: str
     slowest_s: float
 
@@ -55,8 +56,9 @@ class Job:
 
     @property
     def intensity(self) -> float | None:
-        """FLOPs per HBM byte; None where either is zero, since it has no place on a log axis."""
-        return self.flops / self.hbm_bytes if self.flops and self.hbm_bytes else None
+        """FLOPs per byte of HBM and other tiers; None where either is zero: it has no place on a log axis."""
+        moved = self.hbm_bytes + self.tier_bytes
+        return self.flops / moved if self.flops and moved else None
 
     @property
     def rate(self) -> float:
@@ -165,6 +167,7 @@ def _jobs(operators: DataFrame, phase: str) -> list[Job]:
         job=operators["name"].map(job_of),
         flops=operators["matrix_flops"] + operators["vector_flops"],
         hbm_bytes=operators["dram_read_bytes"] + operators["dram_write_bytes"],
+        tier_bytes=operators[[name for name in operators.columns if name.startswith("tier_")]].sum(axis=1),
     )
     phase_fs = float(table["duration_fs"].sum())
     jobs = []
@@ -185,6 +188,7 @@ def _jobs(operators: DataFrame, phase: str) -> list[Job]:
                 bound=str(bounds.idxmax()),
                 flops=float(group["flops"].sum()),
                 hbm_bytes=float(group["hbm_bytes"].sum()),
+                tier_bytes=float(group["tier_bytes"].sum()),
                 slowest=str(group["name"].iloc[slowest]),
                 slowest_s=float(group["duration_fs"].iloc[slowest]) / FS_PER_SECOND,
             )
