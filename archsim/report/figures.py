@@ -176,7 +176,8 @@ def _draw_roofline(axes: Axes, series: RunSeries) -> None:
                 textcoords="offset points", fontsize=8.5, ha="right" if leftwards else "left", va="top",
             )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlim=(left, right))
-    axes.set(xlabel="arithmetic intensity (FLOP per HBM byte)", ylabel="achieved rate (TFLOP/s, one device)")
+    memory = "byte of HBM and tiers" if any(phase.tiers for phase in series.phases) else "HBM byte"
+    axes.set(xlabel=f"arithmetic intensity (FLOP per {memory})", ylabel="achieved rate (TFLOP/s, one device)")
     axes.set_title("Operators under the roofline (marker area: share of the phase's time)")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
