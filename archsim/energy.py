@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from archsim.memory.tiers import TierSpec
 from archsim.records import Counts
 from archsim.system import EnergyTableSpec, PowerSpec
 from archsim.workload.precision import FORMATS
@@ -43,12 +44,19 @@ class BoardPower:
         return self.drawn < self.demand
 
 
-def energy_pj(counts: Counts, elapsed_fs: int, table: EnergyTableSpec, power: PowerSpec) -> dict[str, float]:
+def energy_pj(
+    counts: Counts,
+    elapsed_fs: int,
+    table: EnergyTableSpec,
+    power: PowerSpec,
+    tiers: Mapping[str, TierSpec] | None = None,
+) -> dict[str, float]:
     """Picojoules by component that one device takes for `counts` within `elapsed_fs`.
 
     `counts` are those of the whole device (all channels). Bytes pass the network between memory and buffer
     (`noc_bytes`) and the one between buffer and engines (`buffer_read_bytes` + `buffer_write_bytes`). `table` is a
     `SystemSpec.energy_table`, complete with the memory's energies. The power limit is not applied: see `within_limit`.
+    Tiers beside the main memory are components of their own, "tier_" and their name.
     Raises UserError for a compute format without an energy."""
     hbm = table.hbm
     assert hbm is not None, "a system's energy_table, not its energy"
@@ -67,7 +75,12 @@ def energy_pj(counts: Counts, elapsed_fs: int, table: EnergyTableSpec, power: Po
         "matrix": sum(macs * table.mac_pj(element(fmt)) for fmt, macs in sorted(counts.matrix_macs.items())),
         "vector": counts.vector_flops * table.vector,
         "static": static_pj(elapsed_fs, power),
-    }
+    } | {tier_component(name): tiers[name].energy_pj(part)[1] for name, part in counts.tiers.items() if tiers}
+
+
+def tier_component(tier: str) -> str:
+    """What a tier's energy is called among the components."""
+    return f"tier_{tier}"
 
 
 def element(fmt: str) -> str:
@@ -81,8 +94,10 @@ def static_pj(elapsed_fs: int, power: PowerSpec) -> float:
 
 
 def total_pj(energy: Mapping[str, float]) -> float:
-    """The sum of all components, in their fixed order."""
-    return sum(energy[name] for name in COMPONENTS)
+    """The sum of all components, in their fixed order, tiers last."""
+    return sum(energy[name] for name in COMPONENTS) + sum(
+        energy[name] for name in sorted(energy.keys() - frozenset(COMPONENTS))
+    )
 
 
 def power_w(energy: Mapping[str, float], elapsed_fs: int, power: PowerSpec) -> BoardPower:

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from archsim.records import CAUSES, Counts, OperatorRecord, RequestRecord
+from archsim.records import CAUSES, Counts, OperatorRecord, RequestRecord, TierUse
 
 FS_PER_SECOND = 10**15
 PJ_PER_JOULE = 10**12
 
 HIGHER, LOWER, NEUTRAL = "higher", "lower", "neutral"
 
-_PHASE, _COMPONENT = "{phase}", "{component}"
+_PHASE, _COMPONENT, _TIER = "{phase}", "{component}", "{tier}"
 _LAST_BITS = 1e-12  # floats of the same run on another machine may differ by rounding only
 
 
@@ -51,6 +51,10 @@ class MetricDefinition:
         if self.name.startswith(_PHASE):
             tail = name.partition(".")[2]
             pattern = self.name[len(_PHASE) + 1 :]
+            if _TIER in pattern:
+                before, after = pattern.split(_TIER)
+                named = len(tail) > len(before) + len(after)
+                return named and tail.startswith(before) and tail.endswith(after)
             if pattern.endswith(_COMPONENT):
                 stem = pattern[: -len(_COMPONENT)]
                 return tail.startswith(stem) and len(tail) > len(stem)
@@ -65,6 +69,7 @@ _CAUSE_WORDS = {
     "row": "row activation and bank conflicts",
     "turnaround": "HBM bus turnaround",
     "refresh": "HBM refresh",
+    "tier": "waiting for data of another memory tier",
     "fill": "memory pipeline fill and drain",
     "link": "collective communication",
 }
@@ -106,6 +111,12 @@ METRICS: tuple[MetricDefinition, ...] = (
         )
         for cause in CAUSES
     ),
+    MetricDefinition("{phase}.tier.{tier}.bytes", "B", NEUTRAL, "bytes read and written on a tier by one device", 0.0),
+    MetricDefinition("{phase}.tier.{tier}.bandwidth", "B/s", HIGHER, "bytes of a tier over the phase / latency"),
+    MetricDefinition("{phase}.tier.{tier}.utilisation", "fraction", HIGHER, "bandwidth of a tier / its read ceiling"),
+    MetricDefinition("{phase}.tier.{tier}.energy", "J", LOWER, "a tier's energy, all devices: energy.tier_{tier}"),
+    MetricDefinition("{phase}.tier.{tier}.energy_low", "J", NEUTRAL, "the least that sources allow for tier energy"),
+    MetricDefinition("{phase}.tier.{tier}.energy_high", "J", NEUTRAL, "the most that sources allow for tier energy"),
     MetricDefinition("{phase}.energy.{component}", "J", NEUTRAL, "energy of one component, all devices"),
     MetricDefinition("serving.requests", "count", NEUTRAL, "requests that finished", 0.0),
     MetricDefinition("serving.context_tokens", "tokens", NEUTRAL, "prompt tokens of all requests", 0.0),
@@ -148,8 +159,11 @@ def phase_metrics(
     peak_hbm_bytes_per_second: int,
     peak_matrix_flops_per_second: int,
     energy_breakdown_pj: Mapping[str, float],
+    tiers: Sequence[TierUse] = (),
 ) -> dict[str, Metric]:
     """The metrics of one phase. Records and peaks are of ONE device, `energy_breakdown_pj` is of all.
+
+    Time spent on other tiers is a metric only of devices that have some.
 
     A ratio whose denominator is zero (no HBM access, an empty phase) is left out rather than invented.
     ValueError if an operator's causes don't tile its duration: that would be a bug in the engine.
@@ -170,13 +184,29 @@ def phase_metrics(
         "energy_per_token": energy_pj / PJ_PER_JOULE / tokens if tokens else None,
         "power": energy_pj * 1e-12 * FS_PER_SECOND / latency / devices if latency else None,
     }
-    values |= {f"time.{cause}": _over(totals.cause_fs[cause], totals.operator_fs) for cause in CAUSES}
+    causes = [cause for cause in CAUSES if cause != "tier" or tiers]
+    values |= {f"time.{cause}": _over(totals.cause_fs[cause], totals.operator_fs) for cause in causes}
+    for tier in tiers:
+        values |= _tier_values(tier, latency)
     values |= {f"energy.{component}": pj / PJ_PER_JOULE for component, pj in energy_breakdown_pj.items()}
     if phase == "prefill":
         values["ttft"] = values["latency"]
     if phase == "decode":
         values["tpot"] = _over(latency * sequences, FS_PER_SECOND * tokens)
     return _as_metrics(phase, values)
+
+
+def _tier_values(tier: TierUse, latency_fs: int) -> dict[str, float | int | None]:
+    moved = tier.read_bytes + tier.write_bytes
+    values: dict[str, float | int | None] = {
+        "bytes": moved,
+        "bandwidth": _over(moved * FS_PER_SECOND, latency_fs),
+        "utilisation": _over(moved * FS_PER_SECOND, latency_fs * tier.ceiling_bytes_per_second),
+        "energy": tier.energy_pj / PJ_PER_JOULE,
+        "energy_low": tier.energy_low_pj / PJ_PER_JOULE,
+        "energy_high": tier.energy_high_pj / PJ_PER_JOULE,
+    }
+    return {f"tier.{tier.name}.{name}": value for name, value in values.items()}
 
 
 def serving_metrics(requests: Sequence[RequestRecord]) -> dict[str, Metric]:

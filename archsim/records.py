@@ -118,6 +118,43 @@ class OperatorTrace:
 
 
 @dataclass(slots=True)
+class TierCounts:
+    """Events of one tier beside the main memory, all int. Bytes are whole pages or bursts, `link_bytes` on the wire;
+    the commands are those of DRAM, which flash leaves at 0."""
+
+    read_bytes: int = 0
+    write_bytes: int = 0
+    link_bytes: int = 0
+    activates: int = 0
+    reads: int = 0
+    writes: int = 0
+    refreshes_all_bank: int = 0
+    refreshes_per_bank: int = 0
+
+    def add(self, other: TierCounts) -> None:
+        """Accumulate `other` into self, field by field."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+@dataclass(frozen=True, slots=True)
+class TierUse:
+    """What a phase did with one tier beside the main memory. Bytes, sizes and the ceiling (bytes per second that no
+    read exceeds) are of one device; energies, the least and the most that sources allow among them, of all."""
+
+    name: str
+    memory: str
+    capacity_bytes: int
+    placed_bytes: int
+    ceiling_bytes_per_second: int
+    read_bytes: int
+    write_bytes: int
+    energy_low_pj: float
+    energy_pj: float
+    energy_high_pj: float
+
+
+@dataclass(slots=True)
 class Counts:
     """Events of one device, all int. Kernels count events, never joules; energy.py multiplies.
 
@@ -148,6 +185,7 @@ class Counts:
     link_bytes: int = 0
     matrix_macs: dict[str, int] = field(default_factory=dict)
     vector_flops: int = 0
+    tiers: dict[str, TierCounts] = field(default_factory=dict)
 
     def add(self, other: Counts) -> None:
         """Accumulate `other` into self, field by field."""
@@ -155,14 +193,17 @@ class Counts:
             if name == "matrix_macs":
                 for fmt, macs in other.matrix_macs.items():
                     self.matrix_macs[fmt] = self.matrix_macs.get(fmt, 0) + macs
+            elif name == "tiers":
+                for tier, counts in other.tiers.items():
+                    self.tiers.setdefault(tier, TierCounts()).add(counts)
             else:
                 setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-CAUSES = ("launch", "compute", "transfer", "row", "turnaround", "refresh", "fill", "link")
+CAUSES = ("launch", "compute", "transfer", "row", "turnaround", "refresh", "tier", "fill", "link")
 """Named causes whose times tile an operator's duration: kernel launch; waiting on the matrix or
 vector engine; data bursts on the HBM pins; row activation and bank conflicts; bus turnaround;
-refresh; memory pipeline fill and drain; collective communication."""
+refresh; data of another memory tier; memory pipeline fill and drain; collective communication."""
 
 
 @dataclass(slots=True)

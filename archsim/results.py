@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from archsim.config.errors import UserError
 from archsim.metrics import Metric, bound_times_fs, phase_metrics, serving_metrics
-from archsim.records import BandwidthSample, Counts, OperatorRecord, RequestRecord, Span
+from archsim.records import BandwidthSample, Counts, OperatorRecord, RequestRecord, Span, TierUse
 from archsim.results_store import bandwidth_table, manifest, operator_table, replaced_directory, request_table
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class PhaseSummary:
     matrix_format: str = "bf16"
     description: str = ""
     channels: tuple[ChannelClass, ...] = ()
+    tiers: tuple[TierUse, ...] = ()
     bound_fs: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -102,6 +103,7 @@ class PhaseData(PhaseSummary):
             peak_hbm_bytes_per_second=self.peak_hbm_bytes_per_second,
             peak_matrix_flops_per_second=self.peak_matrix_flops_per_second,
             energy_breakdown_pj=self.energy_pj,
+            tiers=self.tiers,
         )
 
 
@@ -315,6 +317,7 @@ def _phase_as_dict(phase: PhaseData) -> dict[str, Any]:
     entry = {f.name: getattr(phase, f.name) for f in fields(PhaseSummary)}
     entry["energy_pj"] = dict(phase.energy_pj)
     entry["channels"] = [asdict(channel) for channel in phase.channels]
+    entry["tiers"] = [asdict(tier) for tier in phase.tiers]
     entry["bound_fs"] = bound_times_fs(phase.records)
     return entry
 
@@ -331,4 +334,5 @@ def _phase_from_dict(entry: dict[str, Any]) -> PhaseSummary:
         for channel in entry["channels"]
     )
     bound_fs = dict(sorted(entry["bound_fs"].items(), key=lambda item: (-item[1], item[0])))
-    return PhaseSummary(**{**entry, "channels": channels, "bound_fs": bound_fs})
+    tiers = tuple(TierUse(**tier) for tier in entry.get("tiers", ()))
+    return PhaseSummary(**{**entry, "channels": channels, "tiers": tiers, "bound_fs": bound_fs})

@@ -16,7 +16,7 @@ from platform import platform, python_version
 from typing import TYPE_CHECKING, Any, Protocol
 
 from archsim.config.errors import UserError
-from archsim.records import CAUSES, BandwidthSample, Counts, OperatorRecord, RequestRecord
+from archsim.records import CAUSES, BandwidthSample, Counts, OperatorRecord, RequestRecord, TierCounts
 
 if TYPE_CHECKING:
     import pyarrow
@@ -82,11 +82,15 @@ def operator_table(phases: Sequence[Phase]) -> pyarrow.Table:
 
 def _count_columns(counts: Sequence[Counts]) -> dict[str, list[int]]:
     columns: dict[str, list[int]] = {}
-    for name in (f.name for f in fields(Counts) if f.name != "matrix_macs"):
+    for name in (f.name for f in fields(Counts) if f.name not in ("matrix_macs", "tiers")):
         column = "counted_vector_flops" if name == "vector_flops" else name
         columns[column] = [getattr(count, name) for count in counts]
     for number_format in sorted({fmt for count in counts for fmt in count.matrix_macs}):
         columns[f"matrix_macs_{number_format}"] = [count.matrix_macs.get(number_format, 0) for count in counts]
+    for tier in sorted({tier for count in counts for tier in count.tiers}):
+        parts = [count.tiers.get(tier, TierCounts()) for count in counts]
+        columns[f"tier_{tier}_read_bytes"] = [part.read_bytes for part in parts]
+        columns[f"tier_{tier}_write_bytes"] = [part.write_bytes for part in parts]
     return columns
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from archsim.config.errors import UserError
 from archsim.config.units import format_quantity
-from archsim.energy import energy_pj, total_pj, within_limit
+from archsim.energy import energy_pj, tier_component, total_pj, within_limit
 from archsim.engine.machine import Machine
 from archsim.engine.phases import (
     ChannelGroup,
@@ -21,6 +21,7 @@ from archsim.engine.phases import (
     new_machine,
     peak_matrix_flops,
     phase_machine,
+    placed_bytes,
     run_phase,
 )
 from archsim.experiment import (
@@ -31,7 +32,7 @@ from archsim.experiment import (
     load_experiment,
 )
 from archsim.fabric.collectives import collective
-from archsim.records import Counts, Operator, OperatorRecord, OperatorTrace
+from archsim.records import Counts, Operator, OperatorRecord, OperatorTrace, TierCounts, TierUse
 from archsim.report import ARTEFACTS
 from archsim.report.terminal import progress as progress_bar
 from archsim.results import ChannelClass, PhaseData, Provenance, RunData, RunResult, write_run
@@ -156,9 +157,10 @@ def _phase_data(loaded: LoadedExperiment, outcome: PhaseOutcome, description: st
         records=records,
         spans=outcome.trail.spans,
         bandwidth=outcome.trail.bandwidth,
-        energy_pj=_energy(system, records, energies, elapsed_fs, trace.devices),
+        energy_pj=(energy := _energy(system, records, energies, elapsed_fs, trace.devices)),
         operator_energy_pj=[total_pj(energy) * trace.devices for energy in energies],
         channels=_channel_classes(outcome.channels),
+        tiers=_tier_uses(system, records, outcome.placed_bytes, energy),
         **_peaks(system, trace),
     )
 
@@ -170,6 +172,36 @@ def _peaks(system: SystemSpec, trace: OperatorTrace) -> dict[str, Any]:
         "peak_matrix_flops_per_second": flops,
         "matrix_format": fmt,
     }
+
+
+def _tier_uses(
+    system: SystemSpec, records: Sequence[OperatorRecord], placed: Mapping[str, int], energy: Mapping[str, float]
+) -> tuple[TierUse, ...]:
+    """What a phase did on each tier. `energy` is that of all devices by component, within the board's power limit,
+    which the ends of the band are scaled to as well."""
+    counts = Counts()
+    for record in records:
+        counts.add(Counts(tiers=record.counts.tiers))
+    uses = []
+    for name, tier in system.device.tiers.items():
+        part = counts.tiers.get(name, TierCounts())
+        low, likely, high = tier.energy_pj(part)
+        spent = energy.get(tier_component(name), 0.0)
+        uses.append(
+            TierUse(
+                name=name,
+                memory=f"{tier.stacks} x {tier.technology.name}",
+                capacity_bytes=tier.capacity,
+                placed_bytes=placed[name],
+                ceiling_bytes_per_second=int(tier.ceiling_bytes_per_second),
+                read_bytes=part.read_bytes,
+                write_bytes=part.write_bytes,
+                energy_low_pj=spent * low / likely if likely else 0.0,
+                energy_pj=spent,
+                energy_high_pj=spent * high / likely if likely else 0.0,
+            )
+        )
+    return tuple(uses)
 
 
 def _channel_classes(groups: Sequence[ChannelGroup]) -> tuple[ChannelClass, ...]:
@@ -191,8 +223,9 @@ def _channel_label(members: Sequence[int]) -> str:
 def _operator_energies(system: SystemSpec, records: Sequence[OperatorRecord]) -> list[dict[str, float]]:
     """Energy by component of one device for each operator, within the board's power limit."""
     table, power = system.energy_table, system.device.power
+    tiers = system.device.tiers
     return [
-        within_limit(energy_pj(record.counts, record.duration_fs, table, power), record.duration_fs, power)
+        within_limit(energy_pj(record.counts, record.duration_fs, table, power, tiers), record.duration_fs, power)
         for record in records
     ]
 
@@ -246,9 +279,10 @@ def _serve(loaded: LoadedExperiment, workload: RequestsWorkload, progress: bool)
         records=records,
         spans=machine.trail.spans,
         bandwidth=machine.trail.bandwidth,
-        energy_pj=_energy(machine.system, records, energies, elapsed_fs, machine.devices),
+        energy_pj=(energy := _energy(machine.system, records, energies, elapsed_fs, machine.devices)),
         operator_energy_pj=[total_pj(energy) * machine.devices for energy in energies],
         channels=_channel_classes(channel_groups(machine)),
+        tiers=_tier_uses(machine.system, records, placed_bytes(machine), energy),
         **_peaks(machine.system, trace),
     )
     return (phase,), outcome.requests
@@ -264,6 +298,11 @@ def _bar(description: str, total: int, shown: bool) -> AbstractContextManager[An
 def _facts(loaded: LoadedExperiment) -> dict[str, str]:
     system, workload = loaded.system.spec, loaded.spec.workload
     memory = system.device.memory
+    tiers = {
+        f"tier {name}": f"{tier.stacks} stacks of {tier.technology.name}, "
+        f"{format_quantity(tier.ceiling_bytes_per_second, 'bytes/s')} ceiling"
+        for name, tier in system.device.tiers.items()
+    }
     return {
         "model": loaded.model.name,
         "system": system.name,
@@ -272,7 +311,7 @@ def _facts(loaded: LoadedExperiment) -> dict[str, str]:
         f"{format_quantity(memory.peak_bytes_per_second, 'bytes/s')} peak",
         "precision": f"weights {workload.precision.weights}, KV {workload.precision.kv}, "
         f"activations {workload.precision.activations}",
-    }
+    } | tiers
 
 
 def _provenance(loaded: LoadedExperiment) -> tuple[Provenance, ...]:
@@ -286,6 +325,7 @@ def _provenance(loaded: LoadedExperiment) -> tuple[Provenance, ...]:
             note="every command of a channel scheduled under its standard's timing constraints; channels with equal "
             f"request sequences and equal states, of {channels} in all, are simulated once",
         ),
+        *_tier_provenance(loaded.system.spec),
         Provenance(
             subject="devices",
             standing="exact",
@@ -303,6 +343,18 @@ def _provenance(loaded: LoadedExperiment) -> tuple[Provenance, ...]:
         ),
         Provenance(subject="energy", standing="model", note="counted events times the preset's energy table"),
     )
+
+
+def _tier_provenance(system: SystemSpec) -> list[Provenance]:
+    if not system.device.tiers:
+        return []
+    exact = Provenance(
+        subject=f"commands of {', '.join(system.device.tiers)}",
+        standing="exact",
+        note="every sense, program and bus transfer, or DRAM command, scheduled under the technology's constraints",
+    )
+    note = "chunks through a staging buffer in program order, posted writes, links by flits (docs/tiers.md)"
+    return [exact, Provenance(subject="staging between tiers", standing="model", note=note)]
 
 
 def _override_words(overrides: Overrides) -> list[str]:
@@ -328,7 +380,8 @@ class KernelPredictor:
         self._machine.restart()
         (record,) = self._machine.run(trace)
         power = self._system.device.power
-        energy = energy_pj(record.counts, record.duration_fs, self._system.energy_table, power)
+        tiers = self._system.device.tiers
+        energy = energy_pj(record.counts, record.duration_fs, self._system.energy_table, power, tiers)
         return record.duration_fs, total_pj(within_limit(energy, record.duration_fs, power))
 
     def predict_collective(self, operation: str, devices: int, message_bytes: int, fmt: str) -> tuple[int, float]:

@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from archsim.compute.arithmetic import ceil_div
 from archsim.compute.attention import AttentionKernelSpec
@@ -33,6 +33,7 @@ from archsim.config.units import Dimension as Unit
 from archsim.fabric.links import LinkSpec
 from archsim.memory.layout import InterleaveSpec, Layout
 from archsim.memory.standard import ControllerSpec, DramStandard
+from archsim.memory.tiers import MAIN_TIER, PlacementSpec, TierSpec
 
 
 class HbmSpec(Spec):
@@ -115,10 +116,13 @@ class DeviceSpec(Spec):
 
     `prefetch` says whether an operator's loads start behind the operator before it while the buffer allows (a
     compiled dataflow machine) or only with its own launch (a GPU's separate kernels). `stream_window` is how many
-    bytes may be in flight or waiting to be consumed; without it, what the buffer holds."""
+    bytes may be in flight or waiting to be consumed; without it, what the buffer holds. `tiers` are further memories
+    by name, `placement` says which tensors lie there; rules call the main memory `hbm`."""
 
     name: str
     memory: HbmSpec
+    tiers: dict[str, TierSpec] = Field(default_factory=dict)
+    placement: PlacementSpec = PlacementSpec()
     matrix: MatrixEngineSpec
     vector: VectorEngineSpec
     buffer: OnChipBufferSpec
@@ -143,7 +147,24 @@ class DeviceSpec(Spec):
                 f"a window of {_bytes(self.window_bytes)} can't keep {channels} pseudo-channels busy",
                 expected=f"stream_window of at least {_bytes(least)}, one burst for each",
             )
+        self._check_tiers()
         return self
+
+    def _check_tiers(self) -> None:
+        if MAIN_TIER in self.tiers:
+            raise UserError(f"a tier can't be called {MAIN_TIER}: that is the main memory", expected="another name")
+        for name, tier in self.tiers.items():
+            tier.check_buffer(name, self.window_bytes, tier.round_bytes)
+        names = [MAIN_TIER, *self.tiers]
+        wanted = [rule.tier for rule in self.placement.rules]
+        wanted += [self.placement.rest] if self.placement.rest is not None else []
+        for name in wanted:
+            if name not in names:
+                raise UserError(
+                    f"placement names the tier '{name}', which there isn't",
+                    expected=listed(names),
+                    nearest=nearest_name(name, names),
+                )
 
 
 class HbmEnergySpec(Spec):

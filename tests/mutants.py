@@ -99,7 +99,7 @@ MUTANTS = (
         "refresh interval from the command",
         "refresh.py",
         "pc[DUE] += interval",
-        "pc[DUE] = state[NOW] + interval",
+        "pc[DUE] = state[0] + interval",
     ),
     Mutant(
         "refresh counted as row",

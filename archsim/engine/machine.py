@@ -20,6 +20,8 @@ from archsim.engine.outcome import check_bounds, folded_records_of, records_of
 from archsim.engine.placement import PagedKv, Placement
 from archsim.engine.prepare import Prepared, Preparer
 from archsim.engine.roofline import bound_records
+from archsim.engine.tiering import TieredPlacement
+from archsim.engine.tiers import TierOutcome, Tiers
 from archsim.engine.work import COLLECTIVE_KINDS
 from archsim.kernels.program import (
     END_FS,
@@ -64,6 +66,7 @@ class Machine:
         cold: no operand stays on chip between operators (single kernels, as benchmarks measure them).
         folded: record an iteration's operators of all layers under one name, and no timeline.
         paged_kv: the blocks of the KV cache, if it is paged.
+        kv_token_bytes: bytes of one token of all sequences in a layer's cache on one device, for placement by age.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Machine:
         cold: bool = False,
         folded: bool = False,
         paged_kv: PagedKv | None = None,
+        kv_token_bytes: int | None = None,
     ) -> None:
         self.system = system
         self.devices = devices
@@ -88,18 +92,22 @@ class Machine:
             memory.technology, memory.controller, memory.channels, shortcuts=shortcuts, interleave=interleave
         )
         physical_bytes = memory.stacks * memory.technology.stack_capacity
-        self.placement = Placement(
+        main = Placement(
             self.memory, memory.capacity, physical_bytes, expert_channels=memory.expert_channels, paged_kv=paged_kv
         )
+        self._tiers = Tiers(system.device, shortcuts=shortcuts)
+        self.placement = TieredPlacement(main, system.device.placement, self._tiers.stores, kv_token_bytes)
         self._preparer = Preparer(system, devices, self.memory, self.placement, cold=cold)
         self._cycle = cycle
-        self._stepwise = stepwise or system.device.prefetch or interleave is not None
+        self._stepwise = stepwise or system.device.prefetch or interleave is not None or bool(system.device.tiers)
         self._folded = folded
         self.restart()
 
     def restart(self) -> None:
         """Back to time 0 with an idle memory and nothing recorded; tensors keep their places."""
         self.memory.reset()
+        self._tiers.restart()
+        self._tier_outcomes: list[TierOutcome] = []
         self.environment = simpy.Environment(initial_time=0)
         self.trail = Trail()
         self._port = MemoryPort(self.environment, self.memory, "GPU[0].HBM")
@@ -121,8 +129,8 @@ class Machine:
         outcomes: np.ndarray = self.environment.run(until=process)  # type: ignore[assignment]
         make = folded_records_of if self._folded else records_of
         if self._cycle:
-            check_bounds(prepared, outcomes, overlapped=self.system.device.prefetch)
-            records = make(trace, prepared, outcomes, self.memory, iteration)
+            check_bounds(prepared, outcomes, self.system.device)
+            records = make(trace, prepared, outcomes, self.memory, iteration, self._tier_outcomes)
         else:
             records = bound_records(trace, prepared, outcomes, self.memory.timing.burst_bytes, iteration)
         self.trail.operators += records
@@ -169,15 +177,19 @@ class Machine:
         ahead: tuple[int, simpy.Event] | None = None
         self._port.catch_up()
         self._seen = self.memory.count_vector()
+        self._tiers.load([item.parts for item in prepared], self.now_fs)
+        self._tier_outcomes = [TierOutcome() for _ in prepared]
         for index, item in enumerate(prepared):
             following = prepared[index + 1] if index + 1 < len(prepared) else None
-            ahead = yield from self._run_one(item, following, ahead, outcomes[index])
+            ahead = yield from self._run_one(index, item, following, ahead, outcomes[index])
+            self._tiers.count_commands(self.now_fs, self._tier_outcomes[index])
             if step is not None:
                 step(1)
         return outcomes
 
     def _run_one(
         self,
+        index: int,
         item: Prepared,
         following: Prepared | None,
         ahead: tuple[int, simpy.Event] | None,
@@ -190,6 +202,7 @@ class Machine:
         yield environment.timeout(lead_fs)
         outcome[STREAM_START_FS] = environment.now
         self._port.catch_up()
+        self._tiers.begin(index, self.now_fs, item.engine_fs)
         done: simpy.Event | None = None
         if ahead is not None:
             job, done = ahead
@@ -198,6 +211,9 @@ class Machine:
             _, done = self._port.submit(item.transfer)
         prefetched = self._prefetch(item, following)
         yield done if done is not None else environment.timeout(item.fixed_fs)
+        if item.parts:
+            end_fs = self._tiers.finish(item.parts, self._tier_outcomes[index])
+            yield environment.timeout(max(0, end_fs - self.now_fs))
         outcome[STREAM_END_FS] = environment.now
         yield environment.timeout(item.tail_fs)
         outcome[END_FS] = environment.now
@@ -229,6 +245,9 @@ class Machine:
         return outcomes
 
     def _add_timeline(self, prepared: list[Prepared], outcomes: np.ndarray, records: list[OperatorRecord]) -> None:
+        for tiers, record in zip(self._tier_outcomes, records, strict=False):  # a chain touches no other tier
+            for name, (issue_fs, arrival_fs) in tiers.busy.items():
+                self.trail.spans.append(Span(f"GPU[0].{name}", record.name, issue_fs, arrival_fs))
         for item, outcome, record in zip(prepared, outcomes, records, strict=True):
             start_fs, end_fs = int(outcome[STREAM_START_FS]), int(outcome[STREAM_END_FS])
             for component in _components(item):

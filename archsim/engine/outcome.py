@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from archsim.engine.prepare import Prepared
+from archsim.engine.tiers import TierOutcome, tier_bound_fs
 from archsim.kernels.program import END_FS, FIRST_COUNT, START_FS, STREAM_END_FS, STREAM_START_FS
 from archsim.kernels.timing import Count
 from archsim.memory.device import HbmDevice
-from archsim.records import CAUSES, Counts, OperatorKind, OperatorRecord, OperatorTrace
+from archsim.records import CAUSES, Counts, OperatorKind, OperatorRecord, OperatorTrace, TierCounts
+from archsim.system import DeviceSpec
 
 MEMORY_CAUSES = (
     ("transfer", Count.BUSY),
@@ -21,11 +23,15 @@ MEMORY_CAUSES = (
 )
 
 
-def cause_table(prepared: Sequence[Prepared], outcomes: np.ndarray, memory: HbmDevice) -> np.ndarray:
+def cause_table(
+    prepared: Sequence[Prepared], outcomes: np.ndarray, memory: HbmDevice, tiers: Sequence[TierOutcome]
+) -> np.ndarray:
     """int64[n, len(CAUSES)]: the time of each operator by cause, in femtoseconds, tiling it exactly.
 
     Memory causes are the data bus's time, mean over the pseudo-channels, granted in the order of `MEMORY_CAUSES` until
-    the stream's time is used; what is left of it is the engines' up to their own time; the rest is pipeline fill."""
+    the stream's time is used; what is left of it is another tier's (data that arrive while the operator runs, at the
+    tier's ceiling, or waiting for them if that is longer), then the engines' up to their own time; the rest is pipeline
+    fill."""
     column = {cause: k for k, cause in enumerate(CAUSES)}
     table = np.zeros((len(prepared), len(CAUSES)), np.int64)
     through_memory = np.array([item.transfer is not None for item in prepared])
@@ -40,6 +46,9 @@ def cause_table(prepared: Sequence[Prepared], outcomes: np.ndarray, memory: HbmD
         share = np.where(through_memory, np.minimum(left, bus_fs), 0)
         table[:, column[cause]] = share
         left = left - share
+    if tiers:
+        table[:, column["tier"]] = np.minimum(left, [max(one.wait_fs, one.data_fs) for one in tiers])
+        left = left - table[:, column["tier"]]
     table[:, column["link"]] = link
     left = left - link
     table[:, column["compute"]] = np.minimum(left, engine)
@@ -50,17 +59,22 @@ def cause_table(prepared: Sequence[Prepared], outcomes: np.ndarray, memory: HbmD
 
 
 def records_of(
-    trace: OperatorTrace, prepared: Sequence[Prepared], outcomes: np.ndarray, memory: HbmDevice, iteration: int
+    trace: OperatorTrace,
+    prepared: Sequence[Prepared],
+    outcomes: np.ndarray,
+    memory: HbmDevice,
+    iteration: int,
+    tiers: Sequence[TierOutcome] = (),
 ) -> list[OperatorRecord]:
     """One record per operator."""
-    table = cause_table(prepared, outcomes, memory)
+    table = cause_table(prepared, outcomes, memory, tiers)
     assert (table >= 0).all(), "an operator's causes don't tile its time"
     records = []
-    for item, outcome, causes in zip(prepared, outcomes, table.tolist(), strict=True):
+    for index, (item, outcome, causes) in enumerate(zip(prepared, outcomes, table.tolist(), strict=True)):
         cause_fs = dict(zip(CAUSES, causes, strict=True))
         counts = replace(item.counts, matrix_macs=dict(item.counts.matrix_macs))
         memory.add_counts(outcome[FIRST_COUNT:], counts)
-        _count_traffic(counts, item.padding_bytes)
+        _count_traffic(counts, item.padding_bytes, tiers[index : index + 1])
         records.append(
             record_of(trace, item, iteration, int(outcome[START_FS]), int(outcome[END_FS]), cause_fs, counts)
         )
@@ -108,12 +122,17 @@ class _Group:
 
 
 def folded_records_of(
-    trace: OperatorTrace, prepared: Sequence[Prepared], outcomes: np.ndarray, memory: HbmDevice, iteration: int
+    trace: OperatorTrace,
+    prepared: Sequence[Prepared],
+    outcomes: np.ndarray,
+    memory: HbmDevice,
+    iteration: int,
+    tiers: Sequence[TierOutcome] = (),
 ) -> list[OperatorRecord]:
     """One record for all layers' operators of a name ("32 x qkv_proj"), laid end to end over the iteration's time.
 
     A server runs millions of operators; their sums per iteration are exact, the order within it is given up."""
-    table = cause_table(prepared, outcomes, memory)
+    table = cause_table(prepared, outcomes, memory, tiers)
     assert (table >= 0).all(), "an operator's causes don't tile its time"
     groups: dict[str, _Group] = {}
     for index, item in enumerate(prepared):
@@ -133,7 +152,7 @@ def folded_records_of(
         for index in group.members:
             _add_engine_counts(counts, prepared[index].counts)
         memory.add_counts(outcomes[group.members, FIRST_COUNT:].sum(axis=0), counts)
-        _count_traffic(counts, group.padding_bytes)
+        _count_traffic(counts, group.padding_bytes, [tiers[index] for index in group.members] if tiers else ())
         end_fs = start_fs + sum(cause_fs.values())
         records.append(
             OperatorRecord(
@@ -157,9 +176,10 @@ def folded_records_of(
 
 
 def bound_of(cause_fs: dict[str, int]) -> str:
-    """What an operator's time mostly went to: memory, compute, link, or latency (launch and fill)."""
+    """What an operator's time mostly went to: memory, another tier, compute, link, or latency (launch and fill)."""
     groups = {
         "memory": cause_fs["transfer"] + cause_fs["row"] + cause_fs["turnaround"] + cause_fs["refresh"],
+        "tier": cause_fs["tier"],
         "compute": cause_fs["compute"],
         "link": cause_fs["link"],
         "latency": cause_fs["launch"] + cause_fs["fill"],
@@ -177,18 +197,26 @@ def _add_engine_counts(total: Counts, part: Counts) -> None:
         total.matrix_macs[fmt] = total.matrix_macs.get(fmt, 0) + macs
 
 
-def _count_traffic(counts: Counts, padding_bytes: int) -> None:
+def _count_traffic(counts: Counts, padding_bytes: int, tiers: Sequence[TierOutcome]) -> None:
     """What went over the on-chip network in an operator's time, and what pads its ranges to whole rounds of bursts."""
-    counts.noc_bytes = counts.dram_read_bytes + counts.dram_write_bytes
+    for outcome in tiers:
+        for name, part in outcome.counts.items():
+            counts.tiers.setdefault(name, TierCounts()).add(part)
+    beside = sum(part.read_bytes + part.write_bytes for part in counts.tiers.values())
+    counts.noc_bytes = counts.dram_read_bytes + counts.dram_write_bytes + beside
     counts.dram_padding_bytes = padding_bytes
 
 
-def check_bounds(prepared: Sequence[Prepared], outcomes: np.ndarray, overlapped: bool) -> None:
+def check_bounds(prepared: Sequence[Prepared], outcomes: np.ndarray, device: DeviceSpec) -> None:
     """Nothing beats its roofline bound: no operator; where loads overlap other operators' work, no trace its bytes."""
     duration = outcomes[:, END_FS] - outcomes[:, START_FS]
-    if overlapped:
-        least = sum(item.memory_fs for item in prepared)
-        assert duration.sum() >= least, "a trace is faster than its bytes at the pins' full rate"
+    if device.prefetch or any(tier.staging is not None for tier in device.tiers.values()):
+        least = {"memory": sum(item.memory_fs for item in prepared)}
+        for name, tier in device.tiers.items():
+            read_bytes = sum(item.parts[name].read_bytes for item in prepared if name in item.parts)
+            least[name] = tier_bound_fs(read_bytes, tier)
+        for name, bound_fs in least.items():
+            assert duration.sum() >= bound_fs, f"a trace is faster than its bytes at the full rate of {name}"
         return
     bound = np.array([item.roofline_fs for item in prepared], np.int64)
     too_fast = np.flatnonzero(duration < bound)

@@ -18,11 +18,13 @@ from archsim.workload.precision import Precision
 
 @dataclass(frozen=True)
 class PhaseOutcome:
-    """A phase that has run: its trace, what was recorded, and the memory channels by what they did."""
+    """A phase that has run: its trace, what was recorded, the memory channels by what they did, and the bytes of
+    tensors on each other tier of a device."""
 
     trace: OperatorTrace
     trail: Trail
     channels: tuple[ChannelGroup, ...]
+    placed_bytes: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,12 @@ class Setup:
     seed: int = 0
 
 
-def new_machine(setup: Setup, *, folded: bool = False, paged_kv: PagedKv | None = None) -> Machine:
-    """A machine with the model's weights in place. Raises UserError if they don't fit."""
+def new_machine(
+    setup: Setup, *, folded: bool = False, paged_kv: PagedKv | None = None, sequences: int | None = None
+) -> Machine:
+    """A machine with the model's weights in place; `sequences` if all are of one length. Raises UserError if they
+    don't fit."""
+    token_bytes = setup.model.kv_bytes_per_token_per_layer(setup.precision, setup.tensor_parallel)
     machine = Machine(
         setup.system,
         setup.tensor_parallel,
@@ -64,6 +70,7 @@ def new_machine(setup: Setup, *, folded: bool = False, paged_kv: PagedKv | None 
         shortcuts=setup.shortcuts,
         folded=folded,
         paged_kv=paged_kv,
+        kv_token_bytes=token_bytes * sequences if sequences is not None else None,
     )
     machine.placement.name_experts(experts_of(setup.model, setup.precision, setup.tensor_parallel))
     machine.reserve(tensors(setup.model, setup.precision, setup.tensor_parallel))
@@ -88,7 +95,7 @@ def phase_machine(setup: Setup, sequences: int, kv_tokens: int) -> Machine:
 
     Raises UserError if they don't fit."""
     pages = paged_kv(setup, sequences, kv_tokens)
-    machine = new_machine(setup, paged_kv=pages)
+    machine = new_machine(setup, paged_kv=pages, sequences=sequences)
     reserve_kv(machine, setup, pages.pool_tokens if pages is not None else kv_tokens)
     return machine
 
@@ -97,7 +104,12 @@ def run_phase(setup: Setup, trace: OperatorTrace, kv_tokens: int, step: Step | N
     """Run one phase on a machine of its own whose cache holds `kv_tokens` tokens in all."""
     machine = phase_machine(setup, trace.sequences, kv_tokens)
     machine.run(trace, step=step)
-    return PhaseOutcome(trace, machine.trail, channel_groups(machine))
+    return PhaseOutcome(trace, machine.trail, channel_groups(machine), placed_bytes(machine))
+
+
+def placed_bytes(machine: Machine) -> dict[str, int]:
+    """Bytes of the tensors on each tier beside the main memory, of one device."""
+    return {name: store.used_bytes for name, store in machine.placement.stores.items()}
 
 
 def channel_groups(machine: Machine) -> tuple[ChannelGroup, ...]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from archsim.compute.matrix import TileWork
 from archsim.engine.placement import Placement
+from archsim.engine.tier_pipeline import TierPart
+from archsim.engine.tiering import TieredPlacement
+from archsim.engine.tiers import bound_fs
 from archsim.engine.work import (
     COLLECTIVE_KINDS,
     OperatorWork,
@@ -36,7 +40,8 @@ operators are consumed alike. It waits for memory anyway: only the last tile end
 class Prepared:
     """An operator, ready to run. `fixed_fs` is its time if nothing goes through memory (`transfer` is None).
 
-    `loads` names the tensors that it reads through memory."""
+    `loads` names the tensors that it reads through the main memory, whose bytes `memory_bytes` are; `parts` is what it
+    moves on other tiers, by their names."""
 
     operator: Operator
     launch_fs: int
@@ -52,6 +57,8 @@ class Prepared:
     link_fs: int
     memory_fs: int
     counts: Counts
+    parts: Mapping[str, TierPart] = field(default_factory=dict)
+    tier_fs: int = 0
 
     @cached_property
     def row(self) -> tuple[int, ...]:
@@ -79,12 +86,13 @@ class Preparer:
     """Prepares operators for one device. Operators are immutable and shared between traces, so the answers are kept."""
 
     def __init__(
-        self, system: SystemSpec, devices: int, memory: HbmDevice, placement: Placement, *, cold: bool = False
+        self, system: SystemSpec, devices: int, memory: HbmDevice, placement: TieredPlacement, *, cold: bool = False
     ) -> None:
         self._system = system
         self._devices = devices
         self._memory = memory
-        self._placement = placement
+        self._tiering = placement
+        self._placement: Placement = placement.main
         self._cold = cold
         self._peak = system.device.memory.peak_bytes_per_second
         self._prepared: dict[int, Prepared] = {}
@@ -122,7 +130,10 @@ class Preparer:
 
     def _compute(self, operator: Operator) -> Prepared:
         device = self._system.device
-        work = operator_work(operator, device, self._memory.loaded_read_fs, self._tile_work, cold=self._cold)
+        whole = operator_work(operator, device, self._memory.loaded_read_fs, self._tile_work, cold=self._cold)
+        sides = self._tiering.sort(whole.reads, whole.writes)
+        work = replace(whole, reads=sides.reads, writes=sides.writes)
+        parts = {part.tier: part for part in sides.parts}
         transfer = self._transfer(work)
         macs = {operator.compute_format: operator.matrix_flops // 2} if operator.matrix_flops else {}
         return Prepared(
@@ -132,7 +143,7 @@ class Preparer:
             fixed_fs=work.engine_fs,
             tail_fs=work.tail_fs,
             engine_fs=work.engine_fs,
-            roofline_fs=roofline_fs(operator, work, device, self._peak),
+            roofline_fs=max(roofline_fs(operator, work, device, self._peak), bound_fs(parts, device.tiers)),
             transfer=transfer,
             loads=frozenset(access.tensor for access in work.reads),
             memory_bytes=work.memory_bytes,
@@ -145,6 +156,8 @@ class Preparer:
                 matrix_macs=macs,
                 vector_flops=operator.vector_flops,
             ),
+            parts=parts,
+            tier_fs=bound_fs(parts, device.tiers),
         )
 
     def _tile_work(self, operator: Operator, access_latency_fs: int, memory_bytes: int) -> TileWork:

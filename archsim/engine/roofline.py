@@ -10,7 +10,7 @@ import numpy as np
 from archsim.engine.outcome import record_of
 from archsim.engine.prepare import Prepared
 from archsim.kernels.program import END_FS, START_FS
-from archsim.records import CAUSES, OperatorRecord, OperatorTrace
+from archsim.records import CAUSES, OperatorRecord, OperatorTrace, TierCounts
 
 
 def bound_records(
@@ -29,6 +29,8 @@ def _bound_record(
     """One operator that took exactly its bound, all of it for the one cause that sets the bound."""
     cause_fs = dict.fromkeys(CAUSES, 0)
     cause = "link" if item.link_fs else "transfer" if item.memory_fs >= item.roofline_fs else "compute"
+    if item.tier_fs and item.tier_fs >= item.roofline_fs:
+        cause = "tier"
     cause_fs[cause] = end_fs - start_fs
     counts = replace(item.counts, matrix_macs=dict(item.counts.matrix_macs))
     writes = sum(data.bursts for data in item.transfer.ranges if data.write) if item.transfer is not None else 0
@@ -38,5 +40,7 @@ def _bound_record(
     counts.dram_read_bytes = item.memory_bytes - counts.dram_write_bytes
     counts.dram_reads = -(-counts.dram_read_bytes // burst_bytes)
     counts.dram_writes = -(-counts.dram_write_bytes // burst_bytes)
-    counts.noc_bytes = item.memory_bytes
+    for name, part in item.parts.items():
+        counts.tiers[name] = TierCounts(read_bytes=part.read_bytes, write_bytes=part.write_bytes)
+    counts.noc_bytes = item.memory_bytes + sum(part.read_bytes + part.write_bytes for part in item.parts.values())
     return record_of(trace, item, iteration, start_fs, end_fs, cause_fs, counts)

@@ -111,10 +111,27 @@ class FlashWear(Spec):
 
 
 class FlashEnergy(Spec):
-    """Energy per bit of a page sensed and brought to the host, and of a page programmed."""
+    """Energy per bit of a page sensed and brought to the host, and of a page programmed.
+
+    `read_low` and `read_high` are the least and the most that sources say of reads (none: nobody else says)."""
 
     read: PicojoulePerBit
     program: PicojoulePerBit
+    read_low: PicojoulePerBit | None = None
+    read_high: PicojoulePerBit | None = None
+
+    @property
+    def read_band(self) -> tuple[float, float]:
+        """Least and most of reads."""
+        low, high = self.read_low, self.read_high
+        return self.read if low is None else low, self.read if high is None else high
+
+    @model_validator(mode="after")
+    def _check(self) -> FlashEnergy:
+        low, high = self.read_band
+        if not low <= self.read <= high:
+            raise UserError(f"read_low {low:g}, read {self.read:g}, read_high {high:g} pJ/b are not in ascending order")
+        return self
 
 
 class StripingPolicy(Spec):

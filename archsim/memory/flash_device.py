@@ -63,16 +63,16 @@ class FlashCounts:
 
 
 class FlashDevice:
-    """The flash of one device. Time is in ticks from `to_ticks` and `to_fs`.
+    """The flash of one device, `stacks` equal stacks. Time is in ticks from `to_ticks` and `to_fs`.
 
     Without `shortcuts` every request is simulated; with them whole periods of streams are skipped, and every number
     is the same.
     """
 
-    def __init__(self, standard: FlashStandard, *, shortcuts: bool = True) -> None:
+    def __init__(self, standard: FlashStandard, *, stacks: int = 1, shortcuts: bool = True) -> None:
         self.standard = standard
         self.timing: FlashTiming = standard.timing()
-        self.channels = standard.organisation.channels
+        self.channels = stacks * standard.organisation.channels
         self.tick_fs: Fraction = standard.tick_fs
         self._shortcuts = shortcuts
         self._stripes = standard.striping.table(standard.organisation)

@@ -17,7 +17,6 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from numpy.typing import NDArray
 
 from archsim.metrics import FS_PER_SECOND, format_quantity
-from archsim.records import CAUSES
 from archsim.report import style
 from archsim.report.series import (
     ROW_OUTCOMES,
@@ -88,8 +87,8 @@ class RunPlots:
         with new_figure(9, 1.3 + sum(0.34 * n + 0.9 for n in rows)) as figure:
             panels = figure.subplots(len(rows), 1, squeeze=False, height_ratios=[n + 1.5 for n in rows])[:, 0]
             for axes, phase in zip(panels, series.phases, strict=True):
-                _draw_jobs(axes, series.jobs[phase.phase], phase_title(phase))
-            _legend_below(figure, panels[-1], len(CAUSES) // 2)
+                _draw_jobs(axes, series.jobs[phase.phase], phase_title(phase), series.causes)
+            _legend_below(figure, panels[-1], len(series.causes) // 2)
         return figure
 
     def bandwidth(self) -> Figure:
@@ -177,7 +176,8 @@ def _draw_roofline(axes: Axes, series: RunSeries) -> None:
                 textcoords="offset points", fontsize=8.5, ha="right" if leftwards else "left", va="top",
             )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlim=(left, right))
-    axes.set(xlabel="arithmetic intensity (FLOP per HBM byte)", ylabel="achieved rate (TFLOP/s, one device)")
+    memory = "byte of HBM and tiers" if any(phase.tiers for phase in series.phases) else "HBM byte"
+    axes.set(xlabel=f"arithmetic intensity (FLOP per {memory})", ylabel="achieved rate (TFLOP/s, one device)")
     axes.set_title("Operators under the roofline (marker area: share of the phase's time)")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -195,10 +195,10 @@ def _draw_roofs(axes: Axes, phase: PhaseSummary, across: NDArray[np.float64]) ->
     axes.annotate(peak_label(phase), (across[slope // 2], roof[slope // 2]), (-8, 4), **above)
 
 
-def _draw_jobs(axes: Axes, jobs: Sequence[Job], title: str) -> None:
+def _draw_jobs(axes: Axes, jobs: Sequence[Job], title: str, causes: Sequence[str]) -> None:
     labels = [job.name for job in jobs]
     left = np.zeros(len(jobs))
-    for cause in CAUSES:
+    for cause in causes:
         width = np.array([job.cause_s[cause] * 1e3 for job in jobs])
         axes.barh(labels, width, left=left, color=style.CAUSE_COLOURS[cause], label=style.CAUSE_LABELS[cause])
         left += width

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from archsim.metrics import Metric, definition_of, format_quantity
-from archsim.records import CAUSES
+from archsim.records import TierUse
 from archsim.report import style
 from archsim.report.look import embed, template
 from archsim.report.series import ROW_OUTCOMES, TILES, Job, RunSeries, phase_title
@@ -38,6 +38,8 @@ class PhaseSection:
     energy: str
     energy_total: str
     channels: str
+    tiers: tuple[TierUse, ...]
+    tier_bytes: str
     slowest: list[Job]
 
 
@@ -60,8 +62,9 @@ def render(run: RunResult) -> str:
         requests=embed(plots.requests(series), "requests"),
         estimates=_sources(summary.sources, estimated=True),
         sourced=_sources(summary.sources, estimated=False),
+        values=run.metrics,
         metrics=[(name, metric, definition_of(name)) for name, metric in run.metrics.items()],
-        cause_legend=[(style.CAUSE_LABELS[cause], style.CAUSE_COLOURS[cause]) for cause in CAUSES],
+        cause_legend=[(style.CAUSE_LABELS[cause], style.CAUSE_COLOURS[cause]) for cause in series.causes],
         row_legend=[(style.ROW_LABELS[outcome], style.ROW_COLOURS[outcome]) for outcome in ROW_OUTCOMES],
         tile_legend=[(style.TILE_LABELS[tile], style.TILE_COLOURS[tile]) for tile in TILES],
         plotlyjs=get_plotlyjs(),
@@ -88,6 +91,8 @@ def _phase_section(series: RunSeries, phase: PhaseSummary) -> PhaseSection:
         energy=embed(plots.energy(series, phase), f"energy-{phase.phase}"),
         energy_total=format_quantity(energy_joules, "J"),
         channels=embed(plots.channels(series, phase), f"channels-{phase.phase}"),
+        tiers=phase.tiers,
+        tier_bytes=embed(plots.tiers(series, phase), f"tiers-{phase.phase}"),
         slowest=jobs[:_SLOWEST],
     )
 

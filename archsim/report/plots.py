@@ -10,7 +10,6 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from archsim.metrics import FS_PER_SECOND, format_quantity, percentile_seconds
-from archsim.records import CAUSES
 from archsim.report import style
 from archsim.report.look import look, note
 from archsim.report.series import (
@@ -35,7 +34,7 @@ def cause_overview(series: RunSeries) -> go.Figure:
     names = [phase.phase for phase in series.phases]
     shares = {name: series.cause_shares(name) for name in names}
     figure = go.Figure()
-    for cause in CAUSES:
+    for cause in series.causes:
         colour = style.CAUSE_COLOURS[cause]
         figure.add_bar(
             y=names,
@@ -63,7 +62,7 @@ def jobs_by_cause(series: RunSeries, phase: PhaseSummary) -> go.Figure:
     scale, unit = (1e3, "ms") if longest < 1 else (1.0, "s")
     figure = go.Figure()
     labels = [job.name if job.name == job.kind else f"{job.name} <i>({job.kind})</i>" for job in jobs]
-    for cause in CAUSES:
+    for cause in series.causes:
         figure.add_bar(
             y=labels,
             x=[job.cause_s[cause] * scale for job in jobs],
@@ -117,7 +116,8 @@ def roofline(series: RunSeries) -> go.Figure:
                 align="right" if leftwards else "left",
             )  # fmt: skip
     look(figure, height=520, bottom=54)
-    figure.update_xaxes(type="log", title_text="arithmetic intensity (FLOP per HBM byte)", dtick=1)
+    memory = "byte of HBM and tiers" if any(phase.tiers for phase in roofs) else "HBM byte"
+    figure.update_xaxes(type="log", title_text=f"arithmetic intensity (FLOP per {memory})", dtick=1)
     figure.update_yaxes(type="log", title_text="achieved rate (TFLOP/s, one device)", dtick=1, exponentformat="none")
     figure.update_xaxes(range=[math.log10(left), math.log10(right)], exponentformat="none")
     corner = {"x": 0.99, "y": 0.02, "xanchor": "right", "yanchor": "bottom"}
@@ -153,6 +153,32 @@ def bandwidth(series: RunSeries, phase: PhaseSummary) -> go.Figure | None:
     figure.update_layout(margin_r=120, hovermode="x unified", legend=_legend_above())
     figure.update_xaxes(title_text="time since the phase began (ms)", range=[0, steps.edges_ms[-1]])
     figure.update_yaxes(title_text="TB/s, one device", range=[0, peak / 1e12 * 1.12])
+    return figure
+
+
+def tiers(series: RunSeries, phase: PhaseSummary) -> go.Figure | None:
+    """Bytes of each operator by the memory that moved them; None for a device with its main memory alone."""
+    shares = series.tier_shares(phase)
+    if not shares:
+        return None
+    totals = {job: math.fsum(share.job_bytes[job] for share in shares) for job in shares[0].job_bytes}
+    jobs = [job for job, total in totals.items() if total]
+    figure = go.Figure()
+    for index, share in enumerate(shares):
+        figure.add_bar(
+            y=jobs,
+            x=[share.job_bytes[job] / 1e9 for job in jobs],
+            orientation="h",
+            name=share.memory,
+            marker_color=style.tier_colour(index),
+            hovertemplate="%{y}: %{x:.4g} GB of " + share.memory + "<extra></extra>",
+        )
+    for job in jobs:
+        note(figure, totals[job] / 1e9, job, format_quantity(totals[job], "B"), xanchor="left", xshift=4)
+    _stack(figure, height=92 + _ROW * len(jobs), bottom=56)
+    longest = max((totals[job] for job in jobs), default=0.0)
+    figure.update_xaxes(title_text="bytes moved (GB), one device, all layers", range=[0, longest / 1e9 * 1.16])
+    figure.update_layout(margin_t=34, legend=_legend_above())
     return figure
 
 
@@ -270,6 +296,15 @@ def _add_roofs(figure: go.Figure, phase: PhaseSummary, left: float, right: float
         hoverinfo="skip",
         showlegend=False,
     )
+    for tier in phase.tiers:
+        figure.add_scatter(
+            x=[left, flops_per_second / tier.ceiling_bytes_per_second],
+            y=[left * tier.ceiling_bytes_per_second / 1e12, flops_per_second / 1e12],
+            mode="lines",
+            name=f"{tier.name} ceiling {format_quantity(tier.ceiling_bytes_per_second, 'B/s')}",
+            line={"color": style.MUTED, "width": 2, "dash": "dash"},
+            hoverinfo="skip",
+        )
     middle = math.sqrt(left * ridge)
     over = {"font_size": 13, "xanchor": "right", "yanchor": "bottom"}
     slope_y, roof_y = math.log10(middle * bytes_per_second / 1e12), math.log10(flops_per_second / 1e12)

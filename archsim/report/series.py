@@ -45,6 +45,7 @@ class Job:
     bound: str
     flops: float
     hbm_bytes: float
+    tier_bytes: float
     slowest: str
     slowest_s: float
 
@@ -55,8 +56,9 @@ class Job:
 
     @property
     def intensity(self) -> float | None:
-        """FLOPs per HBM byte; None where either is zero, since it has no place on a log axis."""
-        return self.flops / self.hbm_bytes if self.flops and self.hbm_bytes else None
+        """FLOPs per byte of HBM and other tiers; None where either is zero: it has no place on a log axis."""
+        moved = self.hbm_bytes + self.tier_bytes
+        return self.flops / moved if self.flops and moved else None
 
     @property
     def rate(self) -> float:
@@ -90,12 +92,43 @@ class ChannelBar:
     tiles: dict[str, float]
 
 
+@dataclass(frozen=True)
+class TierShare:
+    """Bytes that one memory moves for each job of a phase, on one device."""
+
+    memory: str
+    job_bytes: dict[str, float]
+
+
 class RunSeries:
     """The numbers behind the figures of one run."""
 
     def __init__(self, run: RunResult) -> None:
         self.run = run
         self.phases = run.summary.phases
+
+    @property
+    def causes(self) -> list[str]:
+        """The causes to show: those of other tiers only if there are some."""
+        return [cause for cause in CAUSES if cause != "tier" or any(phase.tiers for phase in self.phases)]
+
+    def tier_shares(self, phase: PhaseSummary) -> list[TierShare]:
+        """Bytes of each job by memory, the main one first; none for a phase without other tiers."""
+        if not phase.tiers:
+            return []
+        table = self.run.operators
+        table = table[table["phase"] == phase.phase]
+        jobs = table["name"].map(job_of)
+        columns = {"HBM": ["dram_read_bytes", "dram_write_bytes"]}
+        for tier in phase.tiers:
+            wanted = (f"tier_{tier.name}_read_bytes", f"tier_{tier.name}_write_bytes")
+            columns[tier.name] = [name for name in wanted if name in table.columns]
+        order = [job.name for job in self.jobs[phase.phase]]
+        shares = []
+        for memory, names in columns.items():
+            moved = table[names].sum(axis=1).groupby(jobs).sum()
+            shares.append(TierShare(memory, {job: float(moved.get(job, 0.0)) for job in order}))
+        return shares
 
     @cached_property
     def jobs(self) -> dict[str, list[Job]]:
@@ -134,6 +167,7 @@ def _jobs(operators: DataFrame, phase: str) -> list[Job]:
         job=operators["name"].map(job_of),
         flops=operators["matrix_flops"] + operators["vector_flops"],
         hbm_bytes=operators["dram_read_bytes"] + operators["dram_write_bytes"],
+        tier_bytes=operators[[name for name in operators.columns if name.startswith("tier_")]].sum(axis=1),
     )
     phase_fs = float(table["duration_fs"].sum())
     jobs = []
@@ -154,6 +188,7 @@ def _jobs(operators: DataFrame, phase: str) -> list[Job]:
                 bound=str(bounds.idxmax()),
                 flops=float(group["flops"].sum()),
                 hbm_bytes=float(group["hbm_bytes"].sum()),
+                tier_bytes=float(group["tier_bytes"].sum()),
                 slowest=str(group["name"].iloc[slowest]),
                 slowest_s=float(group["duration_fs"].iloc[slowest]) / FS_PER_SECOND,
             )

@@ -16,6 +16,7 @@ CAUSE_COLOURS = {
     "row": "#D55E00",
     "turnaround": "#CC79A7",
     "refresh": "#E69F00",
+    "tier": "#7A4B00",
     "fill": "#56B4E9",
     "link": "#332288",
     "launch": "#8A9099",
@@ -26,6 +27,7 @@ CAUSE_LABELS = {
     "row": "row activation",
     "turnaround": "bus turnaround",
     "refresh": "refresh",
+    "tier": "other tier",
     "fill": "pipeline fill",
     "link": "collective",
     "launch": "launch",
@@ -48,6 +50,7 @@ TILE_LABELS = {
 ROW_LABELS = {"hits": "row hits", "misses": "row misses", "conflicts": "row conflicts"}
 READ_COLOUR, WRITE_COLOUR = "#0072B2", "#E69F00"
 PHASE_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#332288")
+TIER_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#332288")
 PHASE_SYMBOLS = ("diamond", "circle", "square", "triangle-up", "star")
 PHASE_MARKERS = ("D", "o", "s", "^", "*")
 
@@ -63,3 +66,8 @@ def text_on(colour: str) -> str:
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "#ffffff" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "#000000"
+
+
+def tier_colour(index: int) -> str:
+    """The colour of the memory at `index`, the main one first."""
+    return TIER_COLOURS[index % len(TIER_COLOURS)]

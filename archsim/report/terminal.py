@@ -65,10 +65,19 @@ def headline_table(run: RunResult) -> Table:
         "time / roofline time": _values(run, "roofline_ratio"),
     }
     table = _table(run.summary.name, [phase_title(phase) for phase in run.summary.phases])
-    for label, values in rows.items():
+    for label, values in (rows | _tier_rows(run)).items():
         if any(values):
             table.add_row(label, *values)
     return table
+
+
+def _tier_rows(run: RunResult) -> dict[str, list[str]]:
+    names = dict.fromkeys(tier.name for phase in run.summary.phases for tier in phase.tiers)
+    rows = {}
+    for name in names:
+        rows[f"{name} bandwidth (device)"] = _values(run, f"tier.{name}.bandwidth")
+        rows[f"  of {name}'s ceiling"] = _values(run, f"tier.{name}.utilisation")
+    return rows
 
 
 def cause_table(run: RunResult) -> Table:

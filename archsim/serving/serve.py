@@ -9,7 +9,7 @@ from archsim.config.errors import UserError
 from archsim.config.units import format_quantity
 from archsim.energy import energy_pj, total_pj, within_limit
 from archsim.engine.machine import Machine
-from archsim.engine.phases import Setup, reserve_kv
+from archsim.engine.phases import Setup, kv_storage, reserve_kv
 from archsim.experiment import BatchingSpec
 from archsim.records import Counts, OperatorRecord, RequestRecord
 from archsim.serving.batching import Scheduler
@@ -67,7 +67,9 @@ def serve(
 def kv_token_capacity(machine: Machine, setup: Setup) -> int:
     """Tokens that the memory left beside the weights can cache. Raises UserError if there is none left."""
     per_token = setup.model.kv_bytes_per_token(setup.precision, machine.devices)
-    free = machine.placement.free_bytes
+    if machine.placement.stores:
+        return _tiered_capacity(machine, setup)
+    free = machine.placement.main.free_bytes
     if free < per_token:
         raise UserError(
             f"the weights leave {format_quantity(max(0, free), 'bytes')} for the KV cache, less than one token's",
@@ -76,10 +78,31 @@ def kv_token_capacity(machine: Machine, setup: Setup) -> int:
     return free // per_token
 
 
+def _tiered_capacity(machine: Machine, setup: Setup) -> int:
+    """The most tokens whose cache fits as the placement rules deal it to tiers. Raises UserError if none does."""
+
+    def fits(tokens: int) -> bool:
+        return machine.placement.fits(kv_storage(setup.model, setup.precision, machine.devices, tokens))
+
+    if not fits(1):
+        raise UserError(
+            "the weights leave no room for one token's KV cache on the tiers that placement gives it",
+            expected="a higher tensor_parallel, larger tiers, or other placement rules",
+        )
+    least, most = 1, 2
+    while fits(most):
+        least, most = most, 2 * most
+    while most - least > 1:
+        middle = (least + most) // 2
+        least, most = (middle, most) if fits(middle) else (least, middle)
+    return least
+
+
 def iteration_energy_pj(records: Sequence[OperatorRecord], elapsed_fs: int, system: SystemSpec) -> float:
     """Energy of one device over an iteration, as its board's power limit lets through."""
     counts = Counts()
     for record in records:
         counts.add(record.counts)
     power = system.device.power
-    return total_pj(within_limit(energy_pj(counts, elapsed_fs, system.energy_table, power), elapsed_fs, power))
+    energy = energy_pj(counts, elapsed_fs, system.energy_table, power, system.device.tiers)
+    return total_pj(within_limit(energy, elapsed_fs, power))
