@@ -19,11 +19,11 @@ class Cases(Enum):
 
     @property
     def seeds(self) -> range:
-        return {Cases.PLAIN: range(24), Cases.FRONT: range(56), Cases.FEATURES: range(24, 64)}[self]
+        return {Cases.PLAIN: range(24), Cases.FRONT: range(56), Cases.FEATURES: range(24, 124)}[self]
 
     def case(self, seed: int) -> Case:
         if self is Cases.FEATURES:
-            return feature_case(seed, FEATURE_SETS[seed % len(FEATURE_SETS)], requests=REQUESTS)
+            return feature_case(seed, FEATURE_SETS[seed % len(FEATURE_SETS)], requests=2 * REQUESTS)
         return random_case(seed, requests=REQUESTS, front=self is Cases.FRONT)
 
 
@@ -201,7 +201,7 @@ FEATURE_MUTANTS = (
         "pc[POWER_COUNTED] = now",
         "tCKE down",
     ),
-    Mutant("asleep while data come", "power.py", "max(pc[PDE_OK], pc[AWAKE_AT])", "pc[AWAKE_AT]", "t"),
+    Mutant("asleep while data come", "power.py", "max(pc[PDE_OK], pc[AWAKE_AT])", "pc[AWAKE_AT]", "read before PDE"),
     Mutant("asleep too soon", "power.py", "pc[EMPTY_SINCE] + q.power_down_after", "pc[EMPTY_SINCE]"),
     Mutant("no waking for a refresh", "power.py", " and pc[REFRESHING] == 0", ""),
     Mutant("any power-down is active", "power.py", "pc[POWER] = DOWN_PRECHARGED", "pc[POWER] = DOWN_ACTIVE"),

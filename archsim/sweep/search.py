@@ -72,12 +72,16 @@ def search(
     dask: Any = None,
     progress: bool = False,
 ) -> DataFrame:
-    """Look for the best points of a space around an experiment.
+    """Look for the best points of a space around an experiment::
 
-        archsim.search("llama3_70b_h200x8", {
-            "axes": {"workload.batch": {"from": 1, "to": 64, "scale": "log"}},
-            "objectives": ["decode.throughput"], "constraints": ["decode.tpot <= 20 ms"],
-        })
+        archsim.search(
+            "llama3_70b_h200x8",
+            {
+                "axes": {"workload.batch": {"from": 1, "to": 64, "scale": "log"}},
+                "objectives": ["decode.throughput"],
+                "constraints": ["decode.tpot <= 20 ms"],
+            },
+        )
 
     Args:
         experiment: a `kind: search` file, or an experiment: its `search:` section is taken unless `search` is given.
