@@ -11,7 +11,7 @@ SILICON ?= ../shared/silicon
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test lint pytest validate compare-tables bench-dram docs clean
+.PHONY: help install install-dev run test lint pytest check validate compare-tables bench-dram docs clean
 
 help:
 	@echo "make run         install and simulate experiments/$(EXPERIMENT) into $(OUT)"
@@ -25,7 +25,7 @@ run: install
 	@echo "== simulating experiments/$(EXPERIMENT)"
 	$(BIN)/archsim run experiments/$(EXPERIMENT)/experiment.yaml --out $(OUT)
 
-test: lint pytest
+test: lint pytest check
 
 lint: install-dev
 	@echo "== ruff"
@@ -41,6 +41,11 @@ pytest: install-dev
 	$(BIN)/python -m pytest -q -n $(WORKERS) $(PYTEST_ARGS)
 	@echo "== pytest, kernels interpreted"
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m interpreted tests/exact tests/device
+
+# The experiments with a baseline that need nothing but this repository.
+check: install-dev
+	@echo "== archsim check: simulated metrics against their baselines"
+	$(BIN)/archsim check $(dir $(wildcard experiments/*/baseline.json))
 
 validate: install-dev
 	@echo "== validation tests"
