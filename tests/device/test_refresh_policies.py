@@ -42,6 +42,11 @@ def mixed(q_bursts: int, pseudo_channels: int) -> tuple[OracleStream, ...]:
 
 
 STREAMS = {"sequential": sequential, "mixed": mixed}
+OFTEN = ("hbm4_36gb_12hi", "h200")
+NAMES = [
+    pytest.param(name, marks=() if name in OFTEN else pytest.mark.validate)
+    for name in (*(path.stem for path in PRESETS), *SYSTEMS)
+]
 
 
 @cache
@@ -66,7 +71,7 @@ def ticks(name: str, stream: str, read_queue: int, refresh: RefreshPolicy, order
 
 @pytest.mark.parametrize("read_queue", [8, 16, 32, 64])
 @pytest.mark.parametrize("stream", STREAMS)
-@pytest.mark.parametrize("name", [*(path.stem for path in PRESETS), *SYSTEMS])
+@pytest.mark.parametrize("name", NAMES)
 def test_per_bank_refresh_is_no_slower_than_all_bank_refresh(name: str, stream: str, read_queue: int) -> None:
     per_bank = ticks(name, stream, read_queue, RefreshPolicy.PER_BANK, RefreshTurn.UNWANTED_FIRST)
     all_bank = ticks(name, stream, read_queue, RefreshPolicy.ALL_BANK, RefreshTurn.UNWANTED_FIRST)

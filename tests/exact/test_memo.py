@@ -176,6 +176,7 @@ def test_memo_equals_plain_simulation(refresh: int, pseudo_channels: int, stack_
     assert_memo_is_exact(timing(refresh, pseudo_channels, stack_ids), SCENARIOS)
 
 
+@pytest.mark.validate  # compiles the memo for another shape of kernel
 @pytest.mark.parametrize("feature", FEATURES)
 def test_memo_equals_plain_simulation_with_features(feature: str) -> None:
     refresh, settings = FEATURES[feature]
@@ -198,6 +199,7 @@ def assert_memo_is_exact(q: DramTiming, scenarios: int) -> None:
     assert periods > 10 * scenarios  # the shortcut was taken all the time
 
 
+@pytest.mark.validate  # compiles the memo for another shape of kernel
 @pytest.mark.parametrize("policies", POLICIES)
 @pytest.mark.parametrize("refresh", REFRESH_MODES)
 def test_memo_knows_front_policies(refresh: int, policies: dict[str, int]) -> None:
