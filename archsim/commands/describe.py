@@ -280,9 +280,9 @@ def _policy(name: str) -> Description:
 
 def _controller(name: str) -> Description:
     """The options of a memory controller and their defaults."""
-    spec = ControllerSpec()
+    defaults = ControllerSpec().model_dump(mode="json")
     options = [option for option in ControllerSpec.model_fields if option not in Spec.model_fields]
-    return Description(name, "controller", [Fact(option, getattr(spec, option)) for option in options])
+    return Description(name, "controller", [Fact(option, defaults[option]) for option in options])
 
 
 def _first_line(documented: type) -> str:

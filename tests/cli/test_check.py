@@ -183,7 +183,10 @@ def test_an_unknown_metric_raises_a_user_error() -> None:
         Expectation(metric="decode.speed", value=1.0, tolerance=0.1, source="a paper")
 
 
-def test_the_fixture_passes_and_fails_in_a_users_suite(experiment: Path, pytester: pytest.Pytester) -> None:
+def test_the_fixture_passes_and_fails_in_a_users_suite(
+    experiment: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # an installed archsim registers its plugin by itself
     check(experiment, "--update")
     pytester.makepyfile(
         f"""
@@ -194,6 +197,6 @@ def test_the_fixture_passes_and_fails_in_a_users_suite(experiment: Path, pyteste
             archsim_check({str(experiment)!r}, overrides=["workload.batch=5"])
         """
     )
-    outcome = pytester.runpytest("-p", "archsim.pytest_plugin")
+    outcome = pytester.runpytest_subprocess("-p", "archsim.pytest_plugin")
     outcome.assert_outcomes(passed=1, failed=1)
     outcome.stdout.fnmatch_lines(["*decode.tpot*worse*"])
