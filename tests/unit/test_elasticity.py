@@ -60,7 +60,7 @@ def pretend(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     """Elasticities of the small experiment as if its time per token were a formula."""
 
     def measured(model: Model, parameters: Sequence[str], **more: object) -> Elasticities:
-        monkeypatch.setattr(sweep_run, "_executor", lambda *_: Pretended(model))
+        monkeypatch.setattr(sweep_run, "executor_for", lambda *_: Pretended(model))
         out = experiment.parent / "out"
         return archsim.elasticities(experiment, parameters=parameters, out=out, **more)  # type: ignore[arg-type]
 

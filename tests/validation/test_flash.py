@@ -119,7 +119,7 @@ def test_presets_load_with_sources_and_reach_their_lowest_ceiling(file: object) 
     loaded = load_spec(file, FlashStandard)  # type: ignore[arg-type]
     assert unsourced_numbers(loaded) == []
     lowest = float(min(loaded.spec.ceilings.values()))
-    assert sequential_reads(loaded.spec).bytes_per_second == pytest.approx(lowest, rel=1e-3)
+    assert sequential_reads(loaded.spec).bytes_per_second == pytest.approx(lowest, rel=5e-3)
 
 
 def test_a_terabyte_is_read_without_simulating_it() -> None:
