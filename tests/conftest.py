@@ -1,20 +1,19 @@
-"""What all tests share: settings of hypothesis, and a compile cache for each worker process."""
+"""What all tests share: settings of hypothesis, and signals."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import signal
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# Compiled kernels are cached below the user's cache folder. Two processes that compile the same function for different
-# types at the same time can mix up each other's files there, so parallel workers get a folder each.
-_WORKER = os.environ.get("PYTEST_XDIST_WORKER")
-if _WORKER:
-    _CACHES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    os.environ["XDG_CACHE_HOME"] = str(_CACHES / "archsim" / "pytest" / _WORKER)
-
-# The first example of a test may compile a kernel: no deadlines. Runs repeat; HYPOTHESIS_PROFILE=explore doesn't.
-settings.register_profile("repeatable", deadline=None, derandomize=True)
-settings.register_profile("explore", deadline=None)
+# The first example of a test may compile a kernel: no deadlines, and slow examples are no fault. Runs repeat;
+# HYPOTHESIS_PROFILE=explore doesn't.
+ANY_TIME = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("repeatable", derandomize=True, **ANY_TIME)
+settings.register_profile("explore", **ANY_TIME)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+# What runs in the background of a script ignores SIGINT, and so does what it starts: tests of Ctrl-C need it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -17,6 +17,8 @@ import numpy as np
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from archsim.kernels.shared_cache import share
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -35,12 +37,19 @@ if "NUMBA_CACHE_DIR" not in os.environ:
 
 def kernel(function: F) -> F:
     """Compile `function` to machine code, cached on disk. With NUMBA_DISABLE_JIT=1 it stays Python."""
-    return cast(F, numba.njit(cache=True, boundscheck=None, error_model="numpy")(function))
+    return _compiled(function)
 
 
 def inlined(function: F) -> F:
     """A part of a kernel that takes pointers: always compiled into its callers."""
-    return cast(F, numba.njit(cache=True, boundscheck=None, error_model="numpy", forceinline=True)(function))
+    return _compiled(function, forceinline=True)
+
+
+def _compiled(function: F, *, forceinline: bool = False) -> F:
+    dispatcher = numba.njit(cache=True, boundscheck=None, error_model="numpy", forceinline=forceinline)(function)
+    if not numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        share(dispatcher, function)
+    return cast(F, dispatcher)
 
 
 @intrinsic
