@@ -353,6 +353,9 @@ MISTAKES = {
     "classes overtake the end of a job": ("_end_bound", lambda self, job: 1 << 36),
 }
 
+MOST_ROUNDS = 20_000
+"""More rounds of all classes than any example takes: a mistake may make it go around forever."""
+
 
 @pytest.fixture(scope="module")
 def examples() -> list[tuple[Scene, Outcome]]:
@@ -373,8 +376,19 @@ def test_a_planted_mistake_is_caught(
 ) -> None:
     method, mistake = MISTAKES[name]
     monkeypatch.setattr(ChannelClasses, method, mistake)
+    first_end, rounds = ChannelClasses._first_end, 0
+
+    def first_end_and_count(self: ChannelClasses) -> int:
+        nonlocal rounds
+        rounds += 1
+        assert rounds < MOST_ROUNDS, "it never ends"
+        return first_end(self)
+
+    monkeypatch.setattr(ChannelClasses, "_first_end", first_end_and_count)
 
     def caught(scene: Scene, plain: Outcome) -> bool:
+        nonlocal rounds
+        rounds = 0
         try:
             return with_classes(scene).same_numbers(plain) != []
         except (AssertionError, KeyError, RecursionError):
