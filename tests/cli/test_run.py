@@ -259,9 +259,12 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path, shown: list[str]) ->
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for_processor_seconds(process, 4.0)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    try:
+        wait_for_processor_seconds(process, 4.0)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130, err
     assert "interrupted, nothing written" in err
     assert "Traceback" not in out + err
