@@ -38,7 +38,7 @@ lint: install-dev
 
 pytest: install-dev
 	@echo "== pytest"
-	$(BIN)/python -m pytest -q -n $(WORKERS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 	@echo "== pytest, kernels interpreted"
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m interpreted tests/exact tests/device
 
