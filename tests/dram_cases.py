@@ -394,6 +394,30 @@ def _brought_together(random: np.random.Generator, stream: OracleStream) -> Orac
     return replace(stream, addresses=[first + np.arange(len(addresses)) for addresses in stream.addresses])
 
 
+def refresh_choice_case(seed: int) -> Case:
+    """Bursts of reads and writes with pauses between, on four banks whose refreshes are often due, may wait and may
+    come early, and a power-down as short as it may be: what is chosen, and when, matters in every few ticks."""
+    random = np.random.default_rng(seed)
+    mode = (RefreshMode.PER_BANK, RefreshMode.ALL_BANK, RefreshMode.SAME_BANK)[seed % 3]
+    q = random_timing(random, int(mode), 1, 1, 1)
+    in_turn = mode is RefreshMode.ALL_BANK or random.random() < 0.3
+    interval = q.tRC + q.tRP + 60
+    q = q._replace(
+        bank_groups=2, banks_per_group=2, columns=8, read_queue=8, write_queue=8, write_high=6, write_low=1,
+        tRFCab=60, tRFCpb=40, tRFCsb=40, tREFI=2 * interval, tREFIpb=interval, tREFIsb=interval, refresh_stagger=0,
+        refresh_order=int(RefreshOrder.IN_TURN if in_turn else RefreshOrder.UNWANTED_FIRST),
+        refresh_postpone=int(random.integers(1, 4)) * interval, refresh_pull_in=int(random.integers(0, 4)) * interval,
+        refresh_idle=int(random.integers(0, 40)), power_down_after=seed // 3 % 2 * int(random.integers(1, 20)),
+        tCKE=40, tXP=7,
+    )  # fmt: skip
+    bursts, each = 12, 12
+    arrival = np.repeat(np.cumsum(random.integers(20, 400, bursts)), each) + np.arange(bursts * each) % each * 5
+    writes = np.repeat(random.random(bursts) < 0.4, each).astype(np.int8)
+    addresses = random.integers(0, 4, bursts * each) * 32 + random.integers(0, 32, bursts * each)
+    stream = OracleStream([addresses], arrivals=[np.maximum.accumulate(arrival)], writes=[writes])
+    return Case(q, *address_tables(q), (stream,), (OracleJob(),))
+
+
 def small_policy_case(seed: int) -> Case:
     """A few requests in bursts, with refresh, power-down and a shared bus all at work: short enough to interpret."""
     random = np.random.default_rng(seed)
