@@ -41,6 +41,7 @@ class Case:
 @dataclass(frozen=True)
 class KernelResult:
     done: Array  # completion ticks of the requests of traces
+    answered: Array  # which of them the write queue has answered
     job_done: Array
     counts: Array
     histogram: Array
@@ -129,8 +130,10 @@ def run_kernel(
             job_done[finished] = channel.ChannelView(state).job[finished, channel.JOB_LAST_DATA]
         assert state[channel.NOW] < limit, "the kernel makes no progress"
     view = channel.ChannelView(state)
+    answered = done >= channel.ANSWERED
+    done[answered] -= channel.ANSWERED
     return KernelResult(
-        done, job_done, view.counts.copy(), view.histogram.copy(), log[: state[channel.LOG_LENGTH]], state
+        done, answered, job_done, view.counts.copy(), view.histogram.copy(), log[: state[channel.LOG_LENGTH]], state
     )
 
 
@@ -162,8 +165,11 @@ def differences(case: Case, result: KernelResult, expected: OracleResult) -> lis
     if (result.histogram != expected.histogram).any():
         found.append("histogram")
     is_trace = [np.full(sum(len(a) for a in stream.addresses), stream.arrivals is not None) for stream in case.streams]
-    if not np.array_equal(result.done, expected.done[np.concatenate(is_trace)]):
+    traced = np.concatenate(is_trace)
+    if not np.array_equal(result.done, expected.done[traced]):
         found.append("completion ticks")
+    if not np.array_equal(result.answered, expected.answered[traced]):
+        found.append("which requests the write queue answered")
     return found
 
 
