@@ -278,7 +278,7 @@ class ReplayChannel:
         return (in_hand - slack) * self._timing.column_ticks
 
     def _try(self, arrays: tuple[Ints, Ints, Ints], until: int) -> bool:
-        """Advance, unless a pseudo-channel admits all it has been given: then it might have been the next ones' turn."""
+        """Advance, unless a pseudo-channel admits all it has been given: then the next might have come too."""
         state, done = self._state.copy(), arrays[2].copy()
         self._simulate(arrays, until)
         if all(int(self._next(p)) < lane.given for p, lane in enumerate(self._lanes)):

@@ -18,7 +18,9 @@ def histogram(shortcuts: bool, keep: bool = True) -> tuple[np.ndarray, int, list
     """The histogram after a ragged read and, once channels have merged again, a ragged write; classes; counts."""
     memory = load_spec(data_root() / "hwconfigs" / "memory" / "hybrid_bonded_8gb.yaml", DramStandard).spec
     controller = ControllerSpec(latency_histogram=keep)
-    device = HbmDevice(memory, controller, CHANNELS, shortcuts=shortcuts, interleave=InterleaveSpec(granularity="256 B"))
+    device = HbmDevice(
+        memory, controller, CHANNELS, shortcuts=shortcuts, interleave=InterleaveSpec(granularity="256 B")
+    )
     assert device.layout is not None
     for write in (False, True):
         device.submit(Transfer((device.layout.contiguous(100, 20_000, write=write),)))
