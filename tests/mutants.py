@@ -59,10 +59,11 @@ MUTANTS = (
     Mutant(
         "group without stack ID",
         "channel.py",
-        "state[STACK_ID_OF:GROUP_FIRST] = bank // banks_per_sid",
-        "state[STACK_ID_OF:GROUP_FIRST] = 0",
+        "bank // banks_per_sid * banks_per_sid + bank % q.bank_groups",
+        "bank % q.bank_groups",
         "tCCDL",
     ),
+    Mutant("one stack ID", "channel.py", "= bank // banks_per_sid\n", "= 0\n"),
     Mutant("no tCCDR", "commands.py", "gap = q.tCCDS if other_sid == sid else max(q.tCCDS, q.tCCDR)", "gap = q.tCCDS"),
     Mutant("no tRTW", "commands.py", "pc[BUS_OK + k] = max(pc[BUS_OK + k], now + q.tRTW)", "pass", "tRTW"),
     Mutant("tWTRS from the command", "commands.py", "data_end + q.tWTRS", "now + q.tWTRS", "tWTRS"),
