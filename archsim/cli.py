@@ -378,6 +378,12 @@ def replay(
         str | None,
         typer.Option(help="RoBaRaCoCh, MOP4CLXOR, or the fields of an address from the lowest on, in quotes."),
     ] = None,
+    write_forwarding: Annotated[
+        bool, typer.Option("--write-forwarding", help="Queued writes answer reads of their addresses.")
+    ] = False,
+    write_coalescing: Annotated[
+        bool, typer.Option("--write-coalescing", help="Queued writes take writes to their addresses.")
+    ] = False,
     commands: Annotated[Path | None, typer.Option(help="Where to write the command trace (parquet).")] = None,
     out: Annotated[Path | None, typer.Option(help="A folder for stats.txt and stats.json.")] = None,
     as_json: Json = False,
@@ -386,7 +392,8 @@ def replay(
     from archsim.commands.replay import ReplayRequest, replay_trace
 
     policy = "none" if no_refresh else refresh
-    report = replay_trace(ReplayRequest(trace, memory, controller, channels, policy, mapper, commands, out))
+    answers = (write_forwarding, write_coalescing)
+    report = replay_trace(ReplayRequest(trace, memory, controller, channels, policy, mapper, commands, out, *answers))
     if as_json:
         _print_json(report.as_dict())
     else:

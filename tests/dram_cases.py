@@ -41,6 +41,7 @@ class Case:
 @dataclass(frozen=True)
 class KernelResult:
     done: Array  # completion ticks of the requests of traces
+    answered: Array  # which of them the write queue has answered
     job_done: Array
     counts: Array
     histogram: Array
@@ -129,8 +130,10 @@ def run_kernel(
             job_done[finished] = channel.ChannelView(state).job[finished, channel.JOB_LAST_DATA]
         assert state[channel.NOW] < limit, "the kernel makes no progress"
     view = channel.ChannelView(state)
+    answered = done >= channel.ANSWERED
+    done[answered] -= channel.ANSWERED
     return KernelResult(
-        done, job_done, view.counts.copy(), view.histogram.copy(), log[: state[channel.LOG_LENGTH]], state
+        done, answered, job_done, view.counts.copy(), view.histogram.copy(), log[: state[channel.LOG_LENGTH]], state
     )
 
 
@@ -162,8 +165,11 @@ def differences(case: Case, result: KernelResult, expected: OracleResult) -> lis
     if (result.histogram != expected.histogram).any():
         found.append("histogram")
     is_trace = [np.full(sum(len(a) for a in stream.addresses), stream.arrivals is not None) for stream in case.streams]
-    if not np.array_equal(result.done, expected.done[np.concatenate(is_trace)]):
+    traced = np.concatenate(is_trace)
+    if not np.array_equal(result.done, expected.done[traced]):
         found.append("completion ticks")
+    if not np.array_equal(result.answered, expected.answered[traced]):
+        found.append("which requests the write queue answered")
     return found
 
 
@@ -392,6 +398,30 @@ def _brought_together(random: np.random.Generator, stream: OracleStream) -> Orac
         return replace(stream, addresses=[addresses % 256 for addresses in stream.addresses])
     first = int(random.integers(0, 60))
     return replace(stream, addresses=[first + np.arange(len(addresses)) for addresses in stream.addresses])
+
+
+def refresh_choice_case(seed: int) -> Case:
+    """Bursts of reads and writes with pauses between, on four banks whose refreshes are often due, may wait and may
+    come early, and a power-down as short as it may be: what is chosen, and when, matters in every few ticks."""
+    random = np.random.default_rng(seed)
+    mode = (RefreshMode.PER_BANK, RefreshMode.ALL_BANK, RefreshMode.SAME_BANK)[seed % 3]
+    q = random_timing(random, int(mode), 1, 1, 1)
+    in_turn = mode is RefreshMode.ALL_BANK or random.random() < 0.3
+    interval = q.tRC + q.tRP + 60
+    q = q._replace(
+        bank_groups=2, banks_per_group=2, columns=8, read_queue=8, write_queue=8, write_high=6, write_low=1,
+        tRFCab=60, tRFCpb=40, tRFCsb=40, tREFI=2 * interval, tREFIpb=interval, tREFIsb=interval, refresh_stagger=0,
+        refresh_order=int(RefreshOrder.IN_TURN if in_turn else RefreshOrder.UNWANTED_FIRST),
+        refresh_postpone=int(random.integers(1, 4)) * interval, refresh_pull_in=int(random.integers(0, 4)) * interval,
+        refresh_idle=int(random.integers(0, 40)), power_down_after=seed // 3 % 2 * int(random.integers(1, 20)),
+        tCKE=40, tXP=7,
+    )  # fmt: skip
+    bursts, each = 12, 12
+    arrival = np.repeat(np.cumsum(random.integers(20, 400, bursts)), each) + np.arange(bursts * each) % each * 5
+    writes = np.repeat(random.random(bursts) < 0.4, each).astype(np.int8)
+    addresses = random.integers(0, 4, bursts * each) * 32 + random.integers(0, 32, bursts * each)
+    stream = OracleStream([addresses], arrivals=[np.maximum.accumulate(arrival)], writes=[writes])
+    return Case(q, *address_tables(q), (stream,), (OracleJob(),))
 
 
 def small_policy_case(seed: int) -> Case:

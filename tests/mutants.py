@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-from dram_cases import FEATURE_SETS, Case, feature_case, random_case
+from dram_cases import FEATURE_SETS, Case, feature_case, random_case, refresh_choice_case
 
 REQUESTS = 60
 
@@ -15,13 +15,21 @@ class Cases(Enum):
 
     PLAIN = "plain"  # the default policies
     FRONT = "front"  # schedulers, page policies, the answering write queue
+    REFRESH = "refresh"  # refreshes that wait, come early and go out of turn, all the time
     FEATURES = "features"  # refresh choice, same-bank refresh, shared bus, power-down
 
     @property
     def seeds(self) -> range:
-        return {Cases.PLAIN: range(24), Cases.FRONT: range(56), Cases.FEATURES: range(24, 64)}[self]
+        return {
+            Cases.PLAIN: range(24),
+            Cases.FRONT: range(56),
+            Cases.REFRESH: range(6),
+            Cases.FEATURES: range(24, 64),
+        }[self]
 
     def case(self, seed: int) -> Case:
+        if self is Cases.REFRESH:
+            return refresh_choice_case(seed)
         if self is Cases.FEATURES:
             return feature_case(seed, FEATURE_SETS[seed % len(FEATURE_SETS)], requests=REQUESTS)
         return random_case(seed, requests=REQUESTS, front=self is Cases.FRONT)
@@ -51,10 +59,11 @@ MUTANTS = (
     Mutant(
         "group without stack ID",
         "channel.py",
-        "state[STACK_ID_OF:GROUP_FIRST] = bank // banks_per_sid",
-        "state[STACK_ID_OF:GROUP_FIRST] = 0",
+        "bank // banks_per_sid * banks_per_sid + bank % q.bank_groups",
+        "bank % q.bank_groups",
         "tCCDL",
     ),
+    Mutant("one stack ID", "channel.py", "= bank // banks_per_sid\n", "= 0\n"),
     Mutant("no tCCDR", "commands.py", "gap = q.tCCDS if other_sid == sid else max(q.tCCDS, q.tCCDR)", "gap = q.tCCDS"),
     Mutant("no tRTW", "commands.py", "pc[BUS_OK + k] = max(pc[BUS_OK + k], now + q.tRTW)", "pass", "tRTW"),
     Mutant("tWTRS from the command", "commands.py", "data_end + q.tWTRS", "now + q.tWTRS", "tWTRS"),
@@ -191,4 +200,31 @@ FEATURE_MUTANTS = (
 )
 """Mistakes in what is compiled only with a feature."""
 
-ALL = (*MUTANTS, *(mutant._replace(cases=Cases.FEATURES) for mutant in FEATURE_MUTANTS))
+REFRESH_MUTANTS = (
+    Mutant("in the middle of a row", "refresh_choice.py", "rested_at = pc[LAST_USE + unit] + q.tRC", "rested_at = 0"),
+    Mutant("wanted by reads alone", "refresh_choice.py", " or pc[HEAD + MAX_BANKS + bank] < LIST_END", ""),
+    Mutant("postponed for ever", "refresh_choice.py", "forced_at = pc[DUE] + q.refresh_postpone", "forced_at = NEVER"),
+    Mutant("never postponed", "refresh_choice.py", "forced_at = pc[DUE] + q.refresh_postpone", "forced_at = pc[DUE]"),
+    Mutant(
+        "early while queued",
+        "refresh_choice.py",
+        "max(pc[DUE] - q.refresh_pull_in, pc[EMPTY_SINCE] + q.refresh_idle)",
+        "pc[DUE] - q.refresh_pull_in",
+    ),
+    Mutant("a departure wakes no refresh", "refresh_choice.py", "pc[LOOK_AT] = now", "pass"),
+    Mutant("refresh from due on", "refresh.py", "pc[REFRESH_BEGIN] = now", "pc[REFRESH_BEGIN] = pc[DUE]"),
+    Mutant(
+        "no tCKE after PDE",
+        "power.py",
+        "pc[POWER_COUNTED] = now\n        pc[POWER_CHANGE_OK] = now + q.tCKE",
+        "pc[POWER_COUNTED] = now",
+        "tCKE down",
+    ),
+)
+"""Mistakes that only cases show in which refreshes and power-downs are frequent."""
+
+ALL = (
+    *MUTANTS,
+    *(mutant._replace(cases=Cases.FEATURES) for mutant in FEATURE_MUTANTS),
+    *(mutant._replace(cases=Cases.REFRESH) for mutant in REFRESH_MUTANTS),
+)

@@ -47,6 +47,8 @@ class ReplayRequest:
     mapper: str | None = None
     commands: Path | None = None
     out: Path | None = None
+    write_forwarding: bool = False
+    write_coalescing: bool = False
 
 
 def load_memory(name: str) -> DramStandard:
@@ -76,7 +78,11 @@ def _replay(wanted: ReplayRequest, standard: DramStandard) -> ReplayReport:
     policy = refresh_policy(wanted.refresh)
     interleave = Interleave(standard, channels, wanted.mapper or ControllerSpec().address_map)
     controller = ControllerSpec(
-        scheduler=Scheduler(wanted.controller), refresh=policy, address_map=interleave.local_map
+        scheduler=Scheduler(wanted.controller),
+        refresh=policy,
+        address_map=interleave.local_map,
+        write_forwarding=wanted.write_forwarding,
+        write_coalescing=wanted.write_coalescing,
     )
     trace = open_trace(wanted.trace)
     with _command_log(wanted, policy, channels) as writer:
@@ -87,6 +93,8 @@ def _replay(wanted: ReplayRequest, standard: DramStandard) -> ReplayReport:
 
 def _replay_reference(wanted: ReplayRequest, standard: DramStandard) -> ReplayReport:
     """By the reference controller."""
+    if wanted.write_forwarding or wanted.write_coalescing:
+        raise UserError(f"{HBM34} always forwards and coalesces", expected="neither option with it")
     channels = _channel_number(wanted, 1)
     policy = RefreshPolicy(
         _known(wanted.refresh, [RefreshPolicy.ALL_BANK.value, RefreshPolicy.NONE.value], f"refresh policy of {HBM34}")
@@ -170,6 +178,8 @@ def _stats(result: ReplayResult, standard: DramStandard, channels: int) -> Itera
         yield from latency_stats(f"mem.latency.{kind}", result.from_arrival[w], standard, arrival)
         yield from latency_stats(f"mem.queue_latency.{kind}", result.from_queue[w], standard, queue)
     yield from row_stats(n[Count.HITS], n[Count.MISSES], n[Count.CONFLICTS], traffic.requests)
+    yield Stat("mem.requests.forwarded", n[Count.FORWARDED], "Count", "reads answered by a queued write")
+    yield Stat("mem.requests.coalesced", n[Count.COALESCED], "Count", "writes merged with a queued one")
     for count in (Count.ACT, Count.PRE, Count.PREAB, Count.RD, Count.WR, Count.REFAB, Count.REFPB):
         yield Stat(f"mem.commands.{count.name}", n[count], "Count", f"{count.name} commands")
     for name, count, what in (

@@ -17,6 +17,9 @@ from archsim.kernels.timing import COUNT_WORDS, DramTiming
 NEVER = np.int64(1) << 40
 """A tick that does not come (11 days of HBM3 time)."""
 
+ANSWERED = NEVER
+"""Added to the completion tick of a trace request that a queued write has answered."""
+
 NO_KEY = np.int64(1) << 62
 """Key of a bank without a candidate: larger than any real one, small enough to add a tick to."""
 

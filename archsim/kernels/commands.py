@@ -95,11 +95,10 @@ def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: igno
     hold_column_bus(state, q, p, now)
     sid = state[STACK_ID_OF + bank]
     read = state[GROUP_FIRST + bank]
-    group_end = (sid + 1) * q.bank_groups * q.banks_per_group
     if w == 0:
         state[COUNTS + RD] += 1
         complete = now + q.tCL + q.tBL
-        while read < group_end:
+        for _ in range(q.banks_per_group):
             pc[COLUMN_OK + read] = max(pc[COLUMN_OK + read], now + q.tCCDL)
             read += q.bank_groups
         for other_sid in range(q.stack_ids):
@@ -115,7 +114,7 @@ def issue_column(state, q: DramTiming, now, column_of, done, log):  # type: igno
         state[COUNTS + WR] += 1
         data_end = now + q.tCWL + q.tBL
         complete = data_end
-        while read < group_end:
+        for _ in range(q.banks_per_group):
             write = read + MAX_BANKS
             pc[COLUMN_OK + write] = max(pc[COLUMN_OK + write], now + q.tCCDLW)
             pc[COLUMN_OK + read] = max(pc[COLUMN_OK + read], data_end + q.tWTRL)
@@ -232,9 +231,8 @@ def activate(state, q: DramTiming, p, bank, row, now, log):  # type: ignore[no-u
     pc[READY + bank] = pc[PRE_OK + bank]
     pc[ACT_OK + bank] = now + q.tRC
     group_ok = now + q.tRRDL
-    group_end = (state[STACK_ID_OF + bank] + 1) * q.bank_groups * q.banks_per_group
     other = state[GROUP_FIRST + bank]
-    while other < group_end:
+    for _ in range(q.banks_per_group):
         pc[GROUP_ACT_OK + other] = group_ok
         pc[READY + other] = max(pc[READY + other], group_ok & pc[CLOSED + other])
         other += q.bank_groups

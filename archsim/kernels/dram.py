@@ -50,7 +50,8 @@ def advance(state, q, bank_of, column_of, trace, arrival, done, log, until, to_c
         q: timing, in ticks.
         bank_of, column_of: int64[row_set], the address map inside a row set.
         trace: int64[n], requests of trace streams, `address << 1 | write`; arrival: int64[n], their ticks.
-        done: int64[n], completion tick of each trace request (empty: not recorded).
+        done: int64[n], completion tick of each trace request, plus `channel.ANSWERED` if a queued write answered it
+            (empty: not recorded).
         log: int64[m, 8], the command log (empty: not recorded; a full log drops what follows).
         until: horizon (at most 2^37); events at this tick or later are left for the next call.
         to_checkpoint: return also at checkpoints, with `state[CHECKPOINT]` set.

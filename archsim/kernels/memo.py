@@ -9,8 +9,6 @@ plain simulation.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from archsim.kernels.canonical import FORM_LENGTH, STREAM_PC_WORDS, STREAM_WORDS, read_form, write_form
@@ -48,6 +46,25 @@ from archsim.kernels.channel import (
 )
 from archsim.kernels.dram import run
 from archsim.kernels.jit import inlined, kernel, pointer
+from archsim.kernels.memo_tables import (
+    COUNT_DELTAS,
+    DT,
+    FAWS,
+    FINISHED,
+    OPEN_ROWS,
+    PERIOD_LENGTH,
+    ROW_SPAN,
+    SHUT,
+    STREAM_DELTAS,
+    TO,
+    UNCHANGED,
+    USED_FORMS,
+    USED_WORDS,
+    add_histogram,
+    forget,
+    note_histogram,
+    record_histogram,
+)
 from archsim.kernels.outlook import (
     ROWS_BEHIND,
     has_form,
@@ -60,66 +77,14 @@ from archsim.kernels.outlook import (
 from archsim.kernels.special import specialised
 from archsim.kernels.timing import COUNT_WORDS, DramTiming
 
-# Words of a recorded period.
-DT = 0
-FINISHED = 1
-TO = 2
-FAWS = 3  # [p]
-COUNT_DELTAS = FAWS + MAX_PCS  # [count]
-OPEN_ROWS = COUNT_DELTAS + COUNT_WORDS  # [p, bank] its open row: UNCHANGED, SHUT, or which one was opened
-STREAM_DELTAS = OPEN_ROWS + MAX_PCS * MAX_BANKS  # streams active at the start; for each next[p], issued[p]; jobs
-PERIOD_LENGTH = STREAM_DELTAS + 128
-
-UNCHANGED = -2
-SHUT = -1
-ROW_SPAN = 1 << 20  # an opened row: `stream's position among the active * ROW_SPAN + rows ahead of it at the start`
-
-USED_WORDS = 0
-USED_FORMS = 1
-
-
-class Memo(NamedTuple):
-    """Tables of the memo, all bounded; when one is full, everything is forgotten and learnt anew."""
-
-    table: np.ndarray  # int64[2^k], hash slot -> form id or -1
-    forms: np.ndarray  # int32[words], forms one after the other
-    start: np.ndarray  # int64[n], where a form begins
-    length: np.ndarray  # int64[n]
-    digest: np.ndarray  # int64[n]
-    period: np.ndarray  # int64[n, PERIOD_LENGTH], what happens from this form on; TO = -1 if not known yet
-    used: np.ndarray  # int64[2]
-    scratch: np.ndarray  # int64[2 * FORM_LENGTH]
-
-
-def new_memo(budget_bytes: int = 1 << 30) -> Memo:
-    """An empty memo of at most about `budget_bytes`."""
-    n = max(64, budget_bytes // (PERIOD_LENGTH * 8 + 4 * 700))
-    slots = 1 << (2 * n - 1).bit_length()
-    memo = Memo(
-        table=np.full(slots, -1, np.int64),
-        forms=np.zeros(n * 700 + FORM_LENGTH, np.int32),
-        start=np.zeros(n, np.int64),
-        length=np.zeros(n, np.int64),
-        digest=np.zeros(n, np.int64),
-        period=np.zeros((n, PERIOD_LENGTH), np.int64),
-        used=np.zeros(2, np.int64),
-        scratch=np.zeros(2 * FORM_LENGTH, np.int64),
-    )
-    return memo
-
 
 def advance_with_memo(state, q, bank_of, column_of, memo, until):  # type: ignore[no-untyped-def]
     """`dram.advance` with the memo: the same result.
 
     Args:
         state, q, bank_of, column_of, until: as in `dram.advance`.
-        memo: a `Memo` used with this `q` and address map alone.
-
-    Raises:
-        ValueError: if `q` keeps a histogram of latencies, which periods don't record.
+        memo: a `Memo` used with this `q` and address map alone, made for histograms if `q` keeps one.
     """
-    if q.latency_histogram:
-        raise ValueError("the memo keeps no histogram of latencies: simulate every command")
     advance_special_with_memo(state, specialised(q), bank_of, column_of, memo, until)
 
 
@@ -185,8 +150,7 @@ def identify(st, q: DramTiming, form_pointer, form, memo):  # type: ignore[no-un
     new = memo.used[USED_FORMS]
     at = memo.used[USED_WORDS]
     if new >= memo.start.shape[0] or at + n > memo.forms.shape[0]:
-        memo.table[:] = -1
-        memo.used[:] = 0
+        forget(memo)
         return -1
     memo.table[slot] = new
     memo.start[new] = at
@@ -211,6 +175,7 @@ def note_start(st, q: DramTiming, deltas):  # type: ignore[no-untyped-def]
             deltas[OPEN_ROWS + p * MAX_BANKS + bank] = pc[OPEN_ROW + bank]
     for k in range(COUNT_WORDS):
         deltas[COUNT_DELTAS + k] = st[COUNTS + k]
+    note_histogram(st, q, deltas)
     n = STREAM_DELTAS
     deltas[n] = st[ACTIVE_STREAMS]
     n += 1
@@ -261,7 +226,7 @@ def record(st, q: DramTiming, memo, here, form, deltas):  # type: ignore[no-unty
         deltas[FAWS + p] = pseudo_channel(st, p)[FAW_NEXT] - deltas[FAWS + p]
     # The form settles idle time first, so that the counts of the period include it.
     there = identify(st, q, pointer(form), form, memo)
-    if there < 0 or memo.used[USED_FORMS] <= here:
+    if there < 0 or memo.used[USED_FORMS] <= here or not record_histogram(st, q, memo, deltas):
         return
     for k in range(COUNT_WORDS):
         deltas[COUNT_DELTAS + k] = st[COUNTS + k] - deltas[COUNT_DELTAS + k]
@@ -277,6 +242,7 @@ def chain(st, q: DramTiming, memo, here, until, form, live):  # type: ignore[no-
     matches = True
     while matches and memo.period[here, TO] >= 0 and st[NOW] + memo.period[here, DT] <= until:
         add_period(st, q, memo.period[here])
+        add_histogram(st, q, memo, memo.period[here])
         finished = memo.period[here, FINISHED]
         here = memo.period[here, TO]
         taken += 1

@@ -68,6 +68,7 @@ class OracleResult:
     done: Int64  # completion tick per request
     issued: Int64  # tick of the column command per request, of its admission if the write queue answered it
     admitted: Int64  # tick of admission per request
+    answered: NDArray[np.bool_]  # per request, whether a queued write answered it
     counts: Int64  # indexed by Count
     histogram: Int64  # [direction, bucket] requests by latency, see histogram.py; zeros unless asked for
     job_done: Int64  # per job
@@ -242,6 +243,7 @@ def run_streams(
         done=run_requests.done,
         issued=run_requests.issued,
         admitted=run_requests.admitted,
+        answered=(run_requests.issued >= 0) & (run_requests.first == NOBODY),
         counts=channel.counts,
         histogram=channel.histogram,
         job_done=_job_completion(timing, run_requests, run_table, run_jobs),

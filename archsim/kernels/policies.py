@@ -8,6 +8,7 @@ them is in order.py.
 from __future__ import annotations
 
 from archsim.kernels.channel import (
+    ANSWERED,
     COUNTS,
     ENTRY_ADDRESS,
     ENTRY_NEXT,
@@ -96,7 +97,7 @@ def answered_by_queue(state, q: DramTiming, p, w, s, index, address, arrives, no
     state[COUNTS + LATENCY] += complete - arrives
     count_latency(state, q, w, complete - arrives)
     if state[RECORD_DONE] > 0 and state[STREAM_TRACE + s] != 0:
-        done[pseudo_channel(state, p)[STREAM_BASE + s] + index] = complete
+        done[pseudo_channel(state, p)[STREAM_BASE + s] + index] = complete + ANSWERED
     if burst_issued(state, q, p, s, w, complete):
         leave_stream(state, q, s)
     return True

@@ -63,8 +63,6 @@ def note_use(pc, q: DramTiming, bank, now):  # type: ignore[no-untyped-def]
 @inlined
 def begins_at(pc, q: DramTiming):  # type: ignore[no-untyped-def]
     """When the next refresh may begin as things stand: when it is due, earlier if the queues are empty by then."""
-    if pc[EMPTY_SINCE] >= NEVER:
-        return pc[DUE]
     return min(pc[DUE], max(pc[DUE] - q.refresh_pull_in, pc[EMPTY_SINCE] + q.refresh_idle))
 
 

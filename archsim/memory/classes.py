@@ -21,8 +21,10 @@ from archsim.kernels.canonical import settle_idle
 from archsim.kernels.classes import IDENTITY_LENGTH, earliest_ready, run_to_ready, set_gate, write_identity
 from archsim.kernels.clock import shift_clock
 from archsim.kernels.dram import advance
+from archsim.kernels.histogram import BUCKETS
 from archsim.kernels.jit import kernel, pointer
-from archsim.kernels.memo import Memo, advance_with_memo
+from archsim.kernels.memo import advance_with_memo
+from archsim.kernels.memo_tables import Memo
 from archsim.kernels.tiles import submit_job, submit_stream, wait_for_data
 from archsim.kernels.timing import COUNT_WORDS, DramTiming
 from archsim.memory.layout import Shares
@@ -80,6 +82,10 @@ class ChannelClass:
     def counts(self) -> Ints:
         return self.state[channel.COUNTS : channel.COUNTS + COUNT_WORDS]
 
+    @property
+    def histogram(self) -> Ints:
+        return channel.ChannelView(self.state).histogram
+
     def job_word(self, job: int, word: int) -> int:
         """A field of a job (kernels/channel.py)."""
         return int(self.state[channel.JOB + job * channel.JOB_FIELDS + word])
@@ -128,6 +134,7 @@ class ChannelClasses:
         self.classes = [ChannelClass(fresh.copy(), members) for members in groups]
         self._jobs: dict[int, Job] = {}
         self._beyond = np.zeros((self._channels, COUNT_WORDS), np.int64)  # a channel's counts beyond those of its class
+        self._histogram_beyond = np.zeros((2, BUCKETS), np.int64)  # the same for histograms of latencies, in sum
         self._held = False
 
     @property
@@ -155,6 +162,13 @@ class ChannelClasses:
             _settle(one.state, self._timing)
             total += len(one.members) * one.counts
         return np.asarray(total)
+
+    def total_histogram(self) -> Ints:
+        """Latencies of all channels together, int64[2, BUCKETS] (kernels/histogram.py)."""
+        total = self._histogram_beyond.copy()
+        for one in self.classes:
+            total += len(one.members) * one.histogram
+        return total
 
     def shift(self, ticks: int) -> None:
         """Set the clock back by a whole number of clocks; nothing else changes."""
@@ -261,6 +275,7 @@ class ChannelClasses:
     def _join(self, other: ChannelClass, one: ChannelClass) -> None:
         """Let `other` stand for the members of `one`, whose state is equal; counts stay each channel's own."""
         self._beyond[one.members] += one.counts - other.counts
+        self._histogram_beyond += len(one.members) * (one.histogram - other.histogram)
         other.members = np.sort(np.concatenate((other.members, one.members)))
         for job, (tick, last_data) in one.ended.items():
             known = other.ended.get(job, (0, 0))

@@ -15,7 +15,7 @@ import numpy as np
 
 from archsim.config.errors import UserError
 from archsim.kernels import channel
-from archsim.kernels.memo import Memo, new_memo
+from archsim.kernels.memo_tables import Memo, new_memo
 from archsim.kernels.program import FIRST_COUNT, OUTCOME_WORDS, run_program
 from archsim.kernels.timing import Count, DramTiming, answers_from_write_queue, least_tile_ticks
 from archsim.memory.classes import ChannelClass, ChannelClasses, Stream
@@ -87,8 +87,7 @@ class HbmDevice:
         tables = standard.address_tables(controller)
         self._bank_of = tables.bank.astype(np.int64)
         self._column_of = tables.column.astype(np.int64)
-        remembers = shortcuts and not self.timing.latency_histogram  # the memo keeps no histogram
-        self._memo: Memo | None = _shared_memo(self.timing, self._bank_of) if remembers else None
+        self._memo: Memo | None = _shared_memo(self.timing, self._bank_of) if shortcuts else None
         self.layout: Layout | None = None
         if interleave is not None:
             if answers_from_write_queue(self.timing):
@@ -238,6 +237,11 @@ class HbmDevice:
         """As `count_vector`, of each channel: int64[channels, COUNT_WORDS]."""
         return self._classes.counts()
 
+    def latency_histogram(self) -> np.ndarray:
+        """Latencies of all channels' requests so far, int64[2, BUCKETS]: reads, then writes, by bucket
+        (kernels/histogram.py). All zero unless the controller keeps it (`latency_histogram: true`)."""
+        return self._classes.total_histogram()
+
     def add_counts(self, delta: np.ndarray, counts: Counts) -> None:
         """Add a difference of two count vectors to a device's counts."""
         n = [int(word) for word in delta]
@@ -337,7 +341,7 @@ def _shared_memo(timing: DramTiming, bank_of: np.ndarray) -> Memo:
     key = (timing, bank_of.tobytes(), budget_bytes)
     if key not in _MEMOS:
         _MEMOS.clear()  # keeps the memory of a sweep over timings bounded
-        _MEMOS[key] = new_memo(budget_bytes)
+        _MEMOS[key] = new_memo(budget_bytes, latency_histogram=bool(timing.latency_histogram))
     return _MEMOS[key]
 
 

@@ -6,7 +6,8 @@ result is the same as if the whole trace had been there from the beginning:
 
 * a request not yet read arrives at the time of the last one read, or later; nothing before that tick depends on it;
 * in d ticks at most d / column_ticks + 1 requests leave the queues, so that a pseudo-channel with n requests in hand
-  admits none beyond them for (n - both queues' entries - 2) x column_ticks ticks.
+  admits none beyond them for (n - both queues' entries - 2) x column_ticks ticks. Where queued writes answer requests
+  any number may be admitted at once: then that is tried, and taken back if a pseudo-channel has run out of requests.
 
 A marker that never arrives stands for what is still to come. Times are ticks of the memory (half a clock for HBM3).
 """
@@ -79,8 +80,6 @@ def replay(
 
     Raises UserError for what is wrong in the trace, an address beyond the capacity or an arrival beyond 2^36 ticks."""
     timing = standard.timing(controller)
-    if answers_from_write_queue(timing):  # how far a channel may run counts on a command for every request
-        raise UserError("a replay does not know write_forwarding and write_coalescing yet", expected="both off")
     tables = standard.address_tables(controller)
     bank_of, column_of = (table.astype(np.int64) for table in tables)
     timed = trace.time_unit is not TimeUnit.NONE
@@ -164,11 +163,12 @@ class _Lane:
         self.words = np.zeros(0, np.int64)
         self.arrivals = np.zeros(0, np.int64)
         self.done = np.zeros(0, np.int64)  # -1: not yet; -2: counted
+        self.answered = np.zeros(0, np.bool_)  # by the write queue, without a command
         self.entered = np.zeros(0, np.int64)  # tick it entered its queue, -1: not known yet
         self.new: list[tuple[Ints, Ints]] = []
         self.known = 0  # requests whose entry into the queue is known
         self.last_entry = 0
-        self.admitted_of = [0, 0]  # reads, writes among them
+        self.admitted_of = [0, 0]  # reads, writes among them that entered their queue
         self.issued_of = [0, 0]  # column commands known
         self.history = [np.zeros(0, np.int64), np.zeros(0, np.int64)]  # their ticks, sorted, the latest ones
 
@@ -185,6 +185,7 @@ class _Lane:
         self.words, self.arrivals = np.concatenate(words), np.concatenate(arrivals)
         fresh = np.full(len(self.words) - len(self.done), -1, np.int64)
         self.done = np.concatenate((self.done, fresh))
+        self.answered = np.concatenate((self.answered, np.zeros(len(fresh), np.bool_)))
         self.entered = np.concatenate((self.entered, fresh))
 
     def drop_finished(self) -> None:
@@ -192,7 +193,7 @@ class _Lane:
         open_ones = self.done != -2
         n = int(np.argmax(open_ones)) if open_ones.any() else len(self.done)
         self.first += n
-        for name in ("words", "arrivals", "done", "entered"):
+        for name in ("words", "arrivals", "done", "answered", "entered"):
             setattr(self, name, getattr(self, name)[n:])
 
 
@@ -219,6 +220,7 @@ class ReplayChannel:
         self._log = np.zeros((LOG_ROWS if log_sink is not None else 0, 8), np.int64)
         self._to_issue = (timing.tCL + timing.tBL, timing.tCWL + timing.tBL)  # from a column command to its completion
         self._depths = (timing.read_queue, timing.write_queue)
+        self._answers = answers_from_write_queue(timing)
         self.from_arrival = Latencies(), Latencies()
         self.from_queue = Latencies(), Latencies()
         self.end_tick = 0
@@ -254,14 +256,36 @@ class ReplayChannel:
         if unread_arrival <= self._state[channel.NOW] and least <= 4 * slack:
             return  # not worth it yet
         arrays = self._begin(last=False)
-        while True:
-            now = int(self._state[channel.NOW])
-            in_hand = min(lane.given - int(self._next(p)) for p, lane in enumerate(self._lanes))
-            until = max(unread_arrival, now + (in_hand - slack) * self._timing.column_ticks)
-            if until <= now or until - now < slack:
-                break
-            self._advance(arrays, until)
+        if self._answers:
+            self._run_answering(arrays, unread_arrival, slack)
+        else:
+            while (until := max(unread_arrival, self._now + self._safe_ticks(slack))) >= self._now + slack:
+                self._advance(arrays, until)
         self._end(arrays)
+
+    def _run_answering(self, arrays: tuple[Ints, Ints, Ints], unread_arrival: int, slack: int) -> None:
+        """As `run`, where requests may be admitted without a command: go on as long as none is missed."""
+        while self._now < unread_arrival:
+            self._advance(arrays, unread_arrival)
+        share = 2
+        while (ticks := self._safe_ticks(slack) // share) >= slack:
+            if not self._try(arrays, self._now + ticks):
+                share *= 2
+
+    def _safe_ticks(self, slack: int) -> int:
+        """Ticks in which no request beyond those in hand is admitted if each of them takes a command."""
+        in_hand = min(lane.given - int(self._next(p)) for p, lane in enumerate(self._lanes))
+        return (in_hand - slack) * self._timing.column_ticks
+
+    def _try(self, arrays: tuple[Ints, Ints, Ints], until: int) -> bool:
+        """Advance, unless a pseudo-channel admits all it has been given: then the next might have come too."""
+        state, done = self._state.copy(), arrays[2].copy()
+        self._simulate(arrays, until)
+        if all(int(self._next(p)) < lane.given for p, lane in enumerate(self._lanes)):
+            self._hand_over_log()
+            return True
+        self._state[:], arrays[2][:] = state, done
+        return False
 
     def finish(self) -> None:
         """Simulate to the last completion; nothing more will be fed."""
@@ -270,6 +294,10 @@ class ReplayChannel:
             self._advance(arrays, HORIZON_TICKS)
         self._end(arrays)
         _settle_bus(self._state, self._timing)
+
+    @property
+    def _now(self) -> int:
+        return int(self._state[channel.NOW])
 
     def _next(self, p: int) -> int:
         return int(self._view.stream_next[0, p])
@@ -294,11 +322,17 @@ class ReplayChannel:
 
     def _advance(self, arrays: tuple[Ints, Ints, Ints], until: int) -> None:
         """Run the kernel to a tick, or less far if the command log has to be handed over."""
+        self._simulate(arrays, until)
+        self._hand_over_log()
+
+    def _simulate(self, arrays: tuple[Ints, Ints, Ints], until: int) -> None:
         if self._state[channel.NOW] >= HORIZON_TICKS:
             raise UserError(f"the trace takes more than the {HORIZON_TICKS} ticks that can be simulated")
         if self._sink is not None:
             until = min(until, int(self._state[channel.NOW]) + LOG_ROWS // 2 - 8)  # two commands per tick at most
         _advance(self._state, self._timing, *self._tables, *arrays, self._log, min(until, HORIZON_TICKS), False)
+
+    def _hand_over_log(self) -> None:
         if self._sink is not None:
             n = int(self._state[channel.LOG_LENGTH])
             self._state[channel.LOG_LENGTH] = 0
@@ -310,6 +344,9 @@ class ReplayChannel:
         for p, lane in enumerate(self._lanes):
             offset = int(self._view.stream_base[0, p]) + lane.first
             lane.done = arrays[2][offset : offset + len(lane.words)].copy()
+            answered = lane.done >= channel.ANSWERED
+            lane.answered |= answered
+            lane.done[answered] -= channel.ANSWERED
             self._count(lane, self._next(p))
             lane.drop_finished()
 
@@ -318,7 +355,8 @@ class ReplayChannel:
         fresh = lane.done >= 0
         writes = (lane.words & 1).astype(bool)
         for w in (0, 1):
-            issued = np.sort(lane.done[fresh & (writes == bool(w))]) - self._to_issue[w]
+            commanded = fresh & ~lane.answered & (writes == bool(w))
+            issued = np.sort(lane.done[commanded]) - self._to_issue[w]
             lane.history[w] = np.concatenate((lane.history[w], issued))
             lane.issued_of[w] += len(issued)
         self._note_entries(lane, writes, admitted)
@@ -335,7 +373,8 @@ class ReplayChannel:
         """When each newly admitted request entered its queue.
 
         Requests enter in order, on arrival or as soon as there is room. A queue of depth d has room for its k-th
-        request (from 0 on) in the tick after its (k - d + 1)-th column command."""
+        request (from 0 on) in the tick after its (k - d + 1)-th column command. A request that is answered then and
+        there waits for room like any other, and takes none."""
         first, last = lane.known - lane.first, admitted - lane.first
         if last <= first:
             return
@@ -343,10 +382,11 @@ class ReplayChannel:
         for w in (0, 1):
             mine = np.flatnonzero(writes[first:last] == bool(w))
             oldest = lane.issued_of[w] - len(lane.history[w])  # rank of history[0]
-            rank = lane.admitted_of[w] + np.arange(len(mine)) - self._depths[w]
+            queued = ~lane.answered[first:last][mine]
+            rank = lane.admitted_of[w] + np.cumsum(queued) - queued - self._depths[w]
             bound = rank >= 0
             entry[mine[bound]] = np.maximum(entry[mine[bound]], lane.history[w][rank[bound] - oldest] + 1)
-            lane.admitted_of[w] += len(mine)
+            lane.admitted_of[w] += int(queued.sum())
             keep_from = max(lane.admitted_of[w] - self._depths[w] - oldest, 0)
             lane.history[w] = lane.history[w][keep_from:]
         entry[0] = max(int(entry[0]), lane.last_entry)

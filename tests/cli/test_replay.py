@@ -285,6 +285,7 @@ def test_mappers_of_the_reference_controller(invoke: Any, tmp_path: Path) -> Non
     ("arguments", "message"),
     [
         (("--controller", "hbm3"), "there is no controller 'hbm3'"),
+        (("--controller", "hbm34", "--write-forwarding"), "always forwards and coalesces"),
         (("--controller", "fr_fcf"), "did you mean 'fr_fcfs'"),
         (("--controller", "hbm34", "--refresh", "per_bank"), "all_bank, none"),
         (("--controller", "hbm34", "--mapper", "MOP4"), "MOP4CLXOR"),
@@ -298,6 +299,26 @@ def test_bad_controllers_say_what_was_expected(
     trace = write_binary(tmp_path / "trace.bin", 10, 1)
     result = invoke("replay", trace, *MEMORY, *arguments)
     assert result.code == 2 and message in result.err and "Traceback" not in result.err
+
+
+@pytest.mark.validate  # compiles another shape of kernel
+def test_queued_writes_answer(invoke: Any, tmp_path: Path) -> None:
+    """Sixteen addresses: reads and writes of them meet queued writes; what is left takes commands."""
+    random = np.random.default_rng(3)
+    address, write = random.integers(0, 16, 4000) * BURST, random.integers(0, 2, 4000)
+    (address | write).astype("<u8").tofile(tmp_path / "trace.bin")
+    run = ("replay", tmp_path / "trace.bin", *MEMORY, "--channels", 1, "--json")
+    plain, answering = invoke(*run), invoke(*run, "--write-forwarding", "--write-coalescing")
+    served = {
+        outcome: [
+            outcome.stat(f"mem.{name}")
+            for name in ("requests.forwarded", "requests.coalesced", "commands.RD", "commands.WR")
+        ]
+        for outcome in (plain, answering)
+    }
+    assert served[plain][:2] == [0, 0] and sum(served[plain]) == 4000
+    assert min(served[answering]) > 0 and sum(served[answering]) == 4000
+    assert answering.stat("sim.ticks") < plain.stat("sim.ticks")
 
 
 def test_the_reference_controller_has_no_arrival_times(invoke: Any, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from archsim.kernels.channel import JOB, JOB_FIELDS, NEVER, NOW, TILE_EVENT, Cha
 from archsim.kernels.classes import IDENTITY_LENGTH, write_identity
 from archsim.kernels.dram import advance_special
 from archsim.kernels.jit import kernel, pointer
-from archsim.kernels.memo import new_memo
+from archsim.kernels.memo_tables import new_memo
 from archsim.kernels.special import specialised
 from archsim.kernels.timing import DramTiming
 from archsim.memory.classes import ChannelClass, ChannelClasses, Stream

@@ -11,6 +11,7 @@ from dram_cases import (
     NO_LOG,
     NOTHING,
     REFRESH_MODES,
+    Array,
     address_tables,
     open_job,
     open_stream,
@@ -18,12 +19,14 @@ from dram_cases import (
     start_job,
 )
 
-from archsim.kernels import channel
+from archsim.kernels import canonical, channel, memo_tables
+from archsim.kernels import memo as memo_module
 from archsim.kernels.canonical import FORM_LENGTH, settle_idle, write_form
 from archsim.kernels.channel import ChannelView
 from archsim.kernels.dram import advance
 from archsim.kernels.jit import kernel, pointer
-from archsim.kernels.memo import Memo, advance_with_memo, new_memo
+from archsim.kernels.memo import advance_with_memo
+from archsim.kernels.memo_tables import Memo, new_memo
 from archsim.kernels.special import specialised
 from archsim.kernels.timing import DramTiming, RefreshMode, RefreshOrder
 
@@ -65,11 +68,12 @@ def stop(state: np.ndarray, q: DramTiming) -> Stop:
     settle(state, q)
     view = ChannelView(state)
     form = np.zeros(FORM_LENGTH, np.int64)
-    length = form_of(state.copy(), specialised(q), form)
+    length = form_of(state.copy(), q, form)
     finished = int(state[channel.FINISHED_JOB])
     slots = state[channel.ACTIVE : channel.ACTIVE + state[channel.ACTIVE_STREAMS]]
     parts = (
         view.counts,
+        view.histogram,
         view.due,
         view.queued,
         view.open_row,
@@ -183,8 +187,8 @@ def test_memo_equals_plain_simulation_with_features(feature: str) -> None:
     assert_memo_is_exact(timing(refresh, 2, 2)._replace(**settings), SCENARIOS // 2)
 
 
-def assert_memo_is_exact(q: DramTiming, scenarios: int) -> None:
-    memo = new_memo(16 << 20)
+def assert_memo_is_exact(q: DramTiming, scenarios: int, *, latency_histogram: bool = False) -> None:
+    memo = new_memo(16 << 20, latency_histogram=latency_histogram)
     periods = 0
     for seed in range(scenarios):
         plain, _ = scenario(q, seed, None)
@@ -197,6 +201,22 @@ def assert_memo_is_exact(q: DramTiming, scenarios: int) -> None:
             assert len(plain) == len(stops)
             periods += taken
     assert periods > 10 * scenarios  # the shortcut was taken all the time
+
+
+HISTOGRAM = {"latency_histogram": 1}
+HISTOGRAM_WITH: dict[str, tuple[RefreshMode, dict[str, int]]] = {
+    **{f"{mode.name.lower()} refresh": (mode, {}) for mode in RefreshMode},
+    "front policies": (RefreshMode.ALL_BANK, {"row_hit_cap": 2, "starve_after": 60, "page_timeout": 0}),
+    "answers": (RefreshMode.PER_BANK, {"write_forwarding": 1, "write_coalescing": 1, "forward_ticks": 5}),
+    "everything": FEATURES["everything"],
+}
+
+
+@pytest.mark.validate  # compiles the memo for two other shapes of kernel
+@pytest.mark.parametrize("case", HISTOGRAM_WITH)
+def test_memo_equals_plain_simulation_in_every_bucket(case: str) -> None:
+    refresh, settings = HISTOGRAM_WITH[case]
+    assert_memo_is_exact(timing(refresh, 2, 1)._replace(**settings, **HISTOGRAM), SCENARIOS, latency_histogram=True)
 
 
 @pytest.mark.validate  # compiles the memo for another shape of kernel
@@ -215,14 +235,8 @@ def test_memo_knows_front_policies(refresh: int, policies: dict[str, int]) -> No
     assert periods > SCENARIOS
 
 
-def test_the_memo_keeps_no_histogram() -> None:
-    q = timing(0, 1, 1)._replace(latency_histogram=1)
-    with pytest.raises(ValueError, match="histogram"):
-        advance_with_memo(channel.new_state(q), q, *address_tables(q), new_memo(0), HORIZON)
-
-
 def explain(plain: Stop, other: Stop) -> str:
-    names = ("counts", "due", "queued", "open rows", "admitted", "issued", "form")
+    names = ("counts", "histogram", "due", "queued", "open rows", "admitted", "issued", "form")
     parts = [name for name, a, b in zip(names, plain.words, other.words, strict=True) if a != b]
     numbers = [(one.now, one.finished, one.last_data) for one in (plain, other)]
     return f"tick, job and its end {numbers[0]} plain, {numbers[1]} with memo; other words: {parts}"
@@ -236,8 +250,12 @@ def test_a_full_memo_starts_anew() -> None:
     assert small.used[1] <= len(small.start)
 
 
-def play(q: DramTiming, memo: Memo | None, acts: list[list[tuple[int, int, int]]]) -> list[Stop]:
-    """Acts one after the other with idle time between; each is jobs of one read stream (row, rows, ticks per row)."""
+Acts = list[list[tuple[int, int, int]]]
+"""Acts come one after the other with idle time between; each is jobs of one stream (row, rows, ticks per row)."""
+
+
+def play(q: DramTiming, memo: Memo | None, acts: Acts, writes: tuple[int, ...] = ()) -> list[Stop]:
+    """The stops of some acts. Streams in the slots of `writes` write, the others read."""
     bank_of, column_of = address_tables(q)
     row_set = len(bank_of)
     state = channel.new_state(q)
@@ -248,7 +266,7 @@ def play(q: DramTiming, memo: Memo | None, acts: list[list[tuple[int, int, int]]
             open_job(state, q, job, rows if row_ticks else 0, row_ticks, 0)
             view.stream_base[job, :] = first_row * row_set
             view.stream_total[job, :] = rows * row_set
-            open_stream(state, q, job, job, 0, 2 * row_set, 0)
+            open_stream(state, q, job, job, int(job in writes), 2 * row_set, 0)
             start_job(state, q, job)
         left = len(act)
         while left >= 0:
@@ -281,3 +299,59 @@ def test_a_stream_runs_into_a_slower_one(refresh: int) -> None:
     for first_row in (5000, 5000, 70, 50, 110):
         acts = [[(0, 400, 0), (first_row, 60, 4 * row_ticks)], [(0, 300, 0), (first_row, 60, row_ticks)]]
         assert play(q, memo, acts) == play(q, None, acts)
+
+
+# ---- the histogram of latencies, interpreted -------------------------------------------------------------------------
+
+wraps_around = pytest.mark.filterwarnings("ignore:overflow encountered")  # digests do
+
+READS_AND_WRITES: Acts = [[(0, 30, 0), (900, 20, 0)], [(300, 8, 300), (600, 30, 0)], [(0, 1, 0)], [(0, 30, 0)]]
+
+
+def buckets_match(refresh: int) -> bool:
+    """Whether a memo that learns and one that knows give every bucket, and something is taken from the memo."""
+    q = timing(refresh, 1, 1)._replace(**HISTOGRAM)
+    memo = new_memo(1 << 20, latency_histogram=True)
+    plain = play(q, None, READS_AND_WRITES, writes=(1,))
+    return all(play(q, memo, READS_AND_WRITES, writes=(1,)) == plain for _ in ("learning", "knowing"))
+
+
+@pytest.mark.interpreted
+@wraps_around
+@pytest.mark.parametrize("refresh", RefreshMode)
+def test_the_memo_keeps_the_histogram(refresh: RefreshMode) -> None:
+    assert buckets_match(refresh)
+
+
+def one_bucket_on(st: Array, q: DramTiming, memo: Memo, period: Array) -> None:
+    """A period's latencies in the next bucket."""
+    first = period[memo_tables.FIRST_PAIR]
+    for word, grown in memo.latencies[first : first + period[memo_tables.PAIRS]]:
+        st[channel.HISTOGRAM + word + 1] += grown
+
+
+HISTOGRAM_MISTAKES = {
+    "a period adds nothing": ("add_histogram", lambda st, q, memo, period: None),
+    "the next bucket": ("add_histogram", one_bucket_on),
+    "all since the beginning": (
+        "note_histogram",
+        lambda st, q, deltas: deltas[memo_tables.HISTOGRAM_BEFORE :].fill(0),
+    ),
+}
+
+
+@pytest.mark.interpreted
+@wraps_around
+@pytest.mark.parametrize("mistake", HISTOGRAM_MISTAKES)
+def test_a_mistake_in_the_memos_histogram_is_caught(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, planted = HISTOGRAM_MISTAKES[mistake]
+    monkeypatch.setattr(memo_module, name, planted)
+    assert not all(buckets_match(mode) for mode in (RefreshMode.NONE, RefreshMode.ALL_BANK))
+
+
+@pytest.mark.interpreted
+@wraps_around
+def test_waiting_so_far_is_part_of_a_form_with_a_histogram(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it a period would add the latencies of other requests, and those read back would count from nowhere."""
+    monkeypatch.setattr(canonical, "entry_words", lambda q: 4)
+    assert not all(buckets_match(mode) for mode in (RefreshMode.NONE, RefreshMode.ALL_BANK))

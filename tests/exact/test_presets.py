@@ -10,6 +10,8 @@ from dram_cases import Case, differences, run_kernel, run_oracle
 
 from archsim.config.loading import data_root, load_spec
 from archsim.kernels.oracle import OracleJob, OracleStream
+from archsim.kernels.timing import Count
+from archsim.memory.checker import check_commands
 from archsim.memory.device import HbmDevice, Range, Transfer
 from archsim.memory.standard import ControllerSpec, DramStandard, RefreshPolicy
 
@@ -68,3 +70,24 @@ def test_shortcuts_change_nothing(preset: Path, refresh: RefreshPolicy) -> None:
             ends.append((shortcuts, completion.tick, device.count_vector().tolist()))
     plain, short = ([end[1:] for end in ends if end[0] is used] for used in (False, True))
     assert plain == short
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize(
+    ("memory", "exit_clocks", "least_clocks"), [("lpddr5x_8gb_x64", 8, 8), ("ddr5_16gb_4800", 18, 18)]
+)
+def test_memories_with_the_timings_power_down(memory: str, exit_clocks: int, least_clocks: int) -> None:
+    """tXP of 7 or 7.5 ns and tCKE of 7.5 ns, in clocks of 0.9375 and 0.4167 ns, between bursts of requests."""
+    preset = next(path for path in PRESETS if path.stem == memory)
+    controller = ControllerSpec(power_down_after="20 ns", refresh=RefreshPolicy.NONE)
+    tables, timing = standard(preset).address_tables(controller), standard(preset).timing(controller)
+    assert (timing.tXP, timing.tCKE) == (exit_clocks, least_clocks)
+    arrivals = np.repeat(np.arange(4) * 500, 6)
+    stream = OracleStream([np.arange(24) * 37 % 4096], arrivals=[arrivals], writes=[np.arange(24) % 5 == 0])
+    tables_of = (tables.bank.astype(np.int64), tables.column.astype(np.int64))
+    case = Case(timing, *tables_of, (stream,), (OracleJob(),))
+    oracle = run_oracle(case)
+    result = run_kernel(case, oracle.ticks)
+    assert differences(case, result, oracle) == []
+    assert result.counts[Count.PDX] == 3 and result.counts[Count.POWER_DOWN_ACTIVE] > 300
+    assert check_commands(timing, result.log) == []
