@@ -52,7 +52,7 @@ def test_a_resolved_system_loads_again_to_the_same(name: str, tmp_path: Path) ->
     assert load_system(copy).digest() == loaded.digest()
 
 
-@pytest.mark.parametrize("name", system_presets())
+@pytest.mark.parametrize("name", DATA_SHEETS)
 def test_peak_is_what_units_and_clock_make(name: str) -> None:
     """Operations per clock and unit are a power of two, so rate, units and clock belong together."""
     matrix = load_system(name).spec.device.matrix
