@@ -1,4 +1,4 @@
-"""SRAM as a device's memory: its times against a walk cycle by cycle, capacity, energy, the way along a row of chips."""
+"""SRAM as a device's memory: times against a walk cycle by cycle, capacity, energy, the way along a row of chips."""
 
 from __future__ import annotations
 
