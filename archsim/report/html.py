@@ -70,6 +70,7 @@ def render(run: RunResult) -> str:
         plotlyjs=get_plotlyjs(),
         quantity=format_quantity,
         cause_label=series.cause_label,
+        memory=series.memory,
         style=style,
     )
 

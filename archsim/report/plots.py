@@ -106,7 +106,7 @@ def roofline(series: RunSeries) -> go.Figure:
                 "opacity": 0.8,
                 "line": {"color": style.PAPER, "width": 1},
             },
-            text=[_hover(job) for job in here],
+            text=[_hover(job, series.memory) for job in here],
             hovertemplate="%{text}<extra></extra>",
         )
         for label in roofline_labels(here, right):
@@ -313,11 +313,11 @@ def _add_roofs(figure: go.Figure, phase: PhaseSummary, left: float, right: float
     note(figure, math.log10(right), roof_y, roof_label(phase), xshift=-4, yshift=2, **over)
 
 
-def _hover(job: Job) -> str:
+def _hover(job: Job, memory: str) -> str:
     return (
         f"<b>{job.name}</b> · {job.phase} · {job.operators} operators<br>"
         f"{format_quantity(job.rate, 'FLOP/s')} at {job.intensity:.4g} FLOP/B<br>"
-        f"HBM {format_quantity(job.bandwidth, 'B/s')} · {100 * job.share:.1f} % of the phase<br>"
+        f"{memory} {format_quantity(job.bandwidth, 'B/s')} · {100 * job.share:.1f} % of the phase<br>"
         f"bound by {job.bound}, {job.time_s / job.roofline_s:.3f}x its roofline time"
         if job.roofline_s
         else f"<b>{job.name}</b>"

@@ -116,8 +116,12 @@ class RunSeries:
 
     def cause_label(self, cause: str) -> str:
         """A cause in a legend's words, with the main memory's name."""
-        memory = next((phase.memory for phase in self.phases), "HBM")
-        return style.cause_label(cause, memory)
+        return style.cause_label(cause, self.memory)
+
+    @property
+    def memory(self) -> str:
+        """The main memory's name."""
+        return next((phase.memory for phase in self.phases), "HBM")
 
     def tier_shares(self, phase: PhaseSummary) -> list[TierShare]:
         """Bytes of each job by memory, the main one first; none for a phase without other tiers."""
