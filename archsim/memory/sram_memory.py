@@ -195,7 +195,7 @@ class SramMemory:
         done = start + reads + self._cycles([data for data in transfer.ranges if data.write])
         latency = self.spec.technology.latency_cycles
         end = max(done + latency, _consumed(start, reads, latency, transfer))
-        self._latency_cycles += latency * sum(data.bursts for data in transfer.ranges)
+        self._latency_cycles += latency * self.spec.technology.slices * sum(data.bursts for data in transfer.ranges)
         self._job = _Job(self._jobs, done + latency, end)
         self._jobs += 1
         return self._job.number
