@@ -214,12 +214,12 @@ def test_h3_gains_vanish_with_attention_over_the_shared_cache() -> None:
 
 @pytest.mark.validate
 @pytest.mark.parametrize(
-    ("model", "units", "published_ms"),
-    [("llama-3.1-405b", 428, 1.0), ("llama-3.1-405b", 308, 1.4), ("llama-3-70b", 204, 0.4)],
+    ("model", "units", "published_ms", "most"),
+    [("llama-3.1-405b", 428, 1.0, 0.12), ("llama-3.1-405b", 308, 1.4, 0.10), ("llama-3-70b", 204, 0.4, 0.25)],
 )
-def test_rpu_lies_between_bandwidth_and_simulation(model: str, units: int, published_ms: float) -> None:
-    """The published time is above the roofline's and below the simulated one, by at most 30%: the simulation is not
-    within the 10% that the paper deserves, because nothing crosses the rings for free and short products start cold."""
+def test_rpu_lies_between_bandwidth_and_simulation(model: str, units: int, published_ms: float, most: float) -> None:
+    """The published time is above the roofline's and below the simulated one. Only one of the three is within 10%: the
+    shorter an operator, the more of it is filling and the attention that waits for its newest key."""
     cores = 16 * units
     changes = {
         "workload.model": model,
@@ -233,8 +233,7 @@ def test_rpu_lies_between_bandwidth_and_simulation(model: str, units: int, publi
     }
     bound_ms = tpot_ms(simulate(load_experiment("rpu", changes | {"fidelity": "roofline"})))
     simulated_ms = tpot_ms(simulate(load_experiment("rpu", changes)))
-    print(f"RPU {model} on {units} CUs: {bound_ms:.3f} <= {published_ms} <= {simulated_ms:.3f} ms")
-    assert bound_ms <= published_ms <= simulated_ms <= 1.3 * published_ms
+    assert bound_ms <= published_ms <= simulated_ms <= (1 + most) * published_ms
 
 
 def test_hbm_co_takes_1_45_pj_per_bit() -> None:
