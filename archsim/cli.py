@@ -588,6 +588,33 @@ def pim(
         _console(at_least=TABLE_COLUMNS).print(report.table())
 
 
+@app.command()
+def sram(
+    preset: Annotated[str, typer.Argument(help="An SRAM preset's name or path, such as sram_gpu_l2.")],
+    lut_gemv: Annotated[str, typer.Option(metavar="OUTxIN", help="A matrix by a vector, by look-up tables.")],
+    weight_bits: Annotated[int, typer.Option(help="Bits of a weight.")] = 4,
+    group: Annotated[int, typer.Option(help="Inputs whose subsets a table holds.")] = 4,
+    batch: Annotated[int, typer.Option(help="Vectors that the matrix is multiplied by.")] = 1,
+    layout: Annotated[
+        str, typer.Option(help="bank: each table in a bank of its own; spread: over all banks.")
+    ] = "bank",
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A change to the preset; may be repeated.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Multiply by look-up tables in an SRAM, with every access counted."""
+    from archsim.commands.sram import run_sram
+
+    report = run_sram(
+        preset, lut_gemv, weight_bits=weight_bits, group=group, batch=batch, layout=layout, changes=changes or ()
+    )
+    if as_json:
+        _print_json(report.as_dict())
+    else:
+        _console(at_least=TABLE_COLUMNS).print(report.table())
+
+
 def _print_json(content: object) -> None:
     typer.echo(json.dumps(content, ensure_ascii=False, allow_nan=False))
 

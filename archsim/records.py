@@ -32,6 +32,7 @@ class OperatorKind(StrEnum):
     ROUTER = "router"
     ALL_REDUCE = "all_reduce"
     ALL_GATHER = "all_gather"
+    HOP = "hop"  # to the next chip of a row
 
 
 @dataclass(frozen=True, slots=True)

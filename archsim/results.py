@@ -65,6 +65,7 @@ class PhaseSummary:
     peak_matrix_flops_per_second: int
     energy_pj: Mapping[str, float]
     matrix_format: str = "bf16"
+    memory: str = "HBM"
     description: str = ""
     channels: tuple[ChannelClass, ...] = ()
     tiers: tuple[TierUse, ...] = ()

@@ -32,13 +32,14 @@ from archsim.experiment import (
     load_experiment,
 )
 from archsim.fabric.collectives import collective
+from archsim.memory.sram_memory import SramMemorySpec
 from archsim.records import Counts, Operator, OperatorRecord, OperatorTrace, TierCounts, TierUse
 from archsim.report import ARTEFACTS
 from archsim.report.terminal import progress as progress_bar
 from archsim.results import ChannelClass, PhaseData, Provenance, RunData, RunResult, write_run
 from archsim.results_store import ensure_writable
 from archsim.serving.serve import serve
-from archsim.system import SystemSpec, load_system
+from archsim.system import HbmSpec, SystemSpec, load_system
 from archsim.workload.operators import lower_decode, lower_prefill
 
 WARM_UP_OPERATORS = 8
@@ -168,6 +169,7 @@ def _phase_data(loaded: LoadedExperiment, outcome: PhaseOutcome, description: st
 def _peaks(system: SystemSpec, trace: OperatorTrace) -> dict[str, Any]:
     flops, fmt = peak_matrix_flops(system, trace)
     return {
+        "memory": system.device.memory.label,
         "peak_hbm_bytes_per_second": int(system.device.memory.peak_bytes_per_second),
         "peak_matrix_flops_per_second": flops,
         "matrix_format": fmt,
@@ -307,8 +309,7 @@ def _facts(loaded: LoadedExperiment) -> dict[str, str]:
         "model": loaded.model.name,
         "system": system.name,
         "devices": f"{workload.tensor_parallel} of {system.devices}, tensor parallel",
-        "memory per device": f"{memory.stacks} stacks of {memory.technology.name}, "
-        f"{format_quantity(memory.peak_bytes_per_second, 'bytes/s')} peak",
+        "memory per device": f"{memory.in_words}, {format_quantity(memory.peak_bytes_per_second, 'bytes/s')} peak",
         "precision": f"weights {workload.precision.weights}, KV {workload.precision.kv}, "
         f"activations {workload.precision.activations}",
     } | tiers
@@ -317,14 +318,8 @@ def _facts(loaded: LoadedExperiment) -> dict[str, str]:
 def _provenance(loaded: LoadedExperiment) -> tuple[Provenance, ...]:
     if loaded.spec.fidelity is Fidelity.ROOFLINE:
         return (Provenance(subject="all times", standing="model", note="roofline bounds: no machine is faster"),)
-    channels = loaded.system.spec.device.memory.channels
     return (
-        Provenance(
-            subject="HBM commands",
-            standing="exact",
-            note="every command of a channel scheduled under its standard's timing constraints; channels with equal "
-            f"request sequences and equal states, of {channels} in all, are simulated once",
-        ),
+        _memory_provenance(loaded.system.spec.device.memory),
         *_tier_provenance(loaded.system.spec),
         Provenance(
             subject="devices",
@@ -342,6 +337,19 @@ def _provenance(loaded: LoadedExperiment) -> tuple[Provenance, ...]:
             note="chunk schedules on the links with the library's published latency terms, by its fastest choice",
         ),
         Provenance(subject="energy", standing="model", note="counted events times the preset's energy table"),
+    )
+
+
+def _memory_provenance(memory: HbmSpec | SramMemorySpec) -> Provenance:
+    if isinstance(memory, SramMemorySpec):
+        note = "every access of a slice through its banks and ports in closed form, equal to a walk cycle by cycle; "
+        note += "slices do the same and are simulated once"
+        return Provenance(subject="SRAM accesses", standing="exact", note=note)
+    return Provenance(
+        subject=f"{memory.label} commands",
+        standing="exact",
+        note="every command of a channel scheduled under its standard's timing constraints; channels with equal "
+        f"request sequences and equal states, of {memory.channels} in all, are simulated once",
     )
 
 

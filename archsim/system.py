@@ -7,9 +7,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from archsim.compute.arithmetic import ceil_div
 from archsim.compute.attention import AttentionKernelSpec
@@ -32,18 +32,22 @@ from archsim.config.units import (
 from archsim.config.units import Dimension as Unit
 from archsim.fabric.links import LinkSpec
 from archsim.memory.layout import InterleaveSpec, Layout
+from archsim.memory.sram import SramSpec
+from archsim.memory.sram_memory import SramMemorySpec
 from archsim.memory.standard import ControllerSpec, DramStandard
 from archsim.memory.tiers import MAIN_TIER, PlacementSpec, TierSpec
 
 
 class HbmSpec(Spec):
-    """The memory of one device: `stacks` stacks of a technology, each channel with its own controller.
+    """DRAM as the memory of one device (no `kind` means this): `stacks` stacks of a technology, a controller for each
+    channel.
 
     `technology` is a preset's name, or a mapping that may have one as its `base`. `capacity` is what programs can
     use of it, all stacks together. `interleave` says how addresses fall on channels; without it ranges are dealt
     burst by burst and padded, so that all channels do the same. `expert_channels` puts each expert of a mixture on so
     many channels alone, one group of channels after the other; without it, on all."""
 
+    kind: Literal["dram"] = "dram"
     technology: DramStandard
     stacks: PositiveInt
     controller: ControllerSpec = ControllerSpec()
@@ -87,6 +91,31 @@ class HbmSpec(Spec):
         """Data-bus bandwidth of all channels, exact."""
         return self.channels * self.technology.peak_bytes_per_second
 
+    @property
+    def least_window_bytes(self) -> int:
+        """A burst of every pseudo-channel: less could not keep them busy."""
+        return self.pseudo_channels * self.technology.organisation.burst_bytes
+
+    @property
+    def in_words(self) -> str:
+        """Such as "6 stacks of HBM3E 24 GB 8-high, 6.25 Gb/s"."""
+        return f"{self.stacks} stacks of {self.technology.name}"
+
+    @property
+    def label(self) -> str:
+        """What reports call it: "HBM", or another technology's first word."""
+        return "HBM" if self.technology.name.startswith("HBM") else self.technology.name.split()[0]
+
+
+def _memory_kind(written: Any) -> Any:
+    return written.get("kind", "dram") if isinstance(written, Mapping) else getattr(written, "kind", None)
+
+
+MemorySpec = Annotated[
+    Annotated[HbmSpec, Tag("dram")] | Annotated[SramMemorySpec, Tag("sram")], Discriminator(_memory_kind)
+]
+"""A device's main memory: DRAM unless its `kind` says otherwise."""
+
 
 class LaunchSpec(Spec):
     """What software adds: `kernel` per kernel launch; `graph_replay` once per replay of a captured graph, which only
@@ -120,7 +149,7 @@ class DeviceSpec(Spec):
     by name, `placement` says which tensors lie there; rules call the main memory `hbm`."""
 
     name: str
-    memory: HbmSpec
+    memory: MemorySpec
     tiers: dict[str, TierSpec] = Field(default_factory=dict)
     placement: PlacementSpec = PlacementSpec()
     matrix: MatrixEngineSpec
@@ -140,13 +169,14 @@ class DeviceSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> "DeviceSpec":
-        channels = self.memory.pseudo_channels
-        least = channels * self.memory.technology.organisation.burst_bytes
+        least = self.memory.least_window_bytes
         if self.window_bytes < least:
             raise UserError(
-                f"a window of {_bytes(self.window_bytes)} can't keep {channels} pseudo-channels busy",
+                f"a window of {_bytes(self.window_bytes)} can't keep {_parts(self.memory)} busy",
                 expected=f"stream_window of at least {_bytes(least)}, one burst for each",
             )
+        if self.prefetch and isinstance(self.memory, SramMemorySpec):
+            raise UserError("a prefetch from SRAM", expected="prefetch: false; operands are read in place")
         self._check_tiers()
         return self
 
@@ -210,6 +240,22 @@ class EnergyTableSpec(Spec):
         return self.mac[fmt]
 
 
+def _sram_energy(sram: SramSpec) -> HbmEnergySpec:
+    """Accesses of SRAM in the form of memory commands: a word is the burst, nothing is activated or refreshed, and the
+    wires to the engines take the place of pins."""
+    word_bits = 8 * sram.word
+    return HbmEnergySpec.model_construct(
+        row=sram.word,
+        burst=sram.word,
+        activate=0.0,
+        read=word_bits * sram.energy.read,
+        write=word_bits * sram.energy.write,
+        refresh_all_bank=0.0,
+        refresh_per_bank=0.0,
+        io=sram.energy.wire,
+    )
+
+
 class SystemSpec(Spec):
     """A whole machine: `devices` equal devices, joined by `link` if there are several."""
 
@@ -230,7 +276,10 @@ class SystemSpec(Spec):
         """What each event costs: `energy`, with the memory technology's own energies if it has none for the memory."""
         if self.energy.hbm is not None:
             return self.energy
-        technology = self.device.memory.technology
+        memory = self.device.memory
+        if isinstance(memory, SramMemorySpec):
+            return self.energy.model_copy(update={"hbm": _sram_energy(memory.technology)})
+        technology = memory.technology
         band = technology.energy_band
         assert band is not None, "checked when the system was read"
         organisation = technology.organisation
@@ -259,7 +308,10 @@ class SystemSpec(Spec):
         return problems
 
     def _hbm_energy_problems(self) -> list[str]:
-        technology, table = self.device.memory.technology, self.energy.hbm
+        memory, table = self.device.memory, self.energy.hbm
+        if isinstance(memory, SramMemorySpec):
+            return ["energy.hbm doesn't go with SRAM, which has its own energies: leave it out"] if table else []
+        technology = memory.technology
         if table is None:
             if technology.energy is None:
                 return [
@@ -298,7 +350,7 @@ def system_path(name_or_path: str | Path) -> Path:
         return path
     raise UserError(
         f"there is no system '{name_or_path}'",
-        expected=f"a path of a YAML file, or {listed(presets)}",
+        expected="a path of a YAML file, or a name that `archsim describe systems` lists",
         nearest=nearest_name(path.stem, presets),
     )
 
@@ -310,6 +362,12 @@ def load_system(
 
     Raises SpecError with every problem of the file, UserError if there is no such system."""
     return load_spec(system_path(name_or_path), SystemSpec, overrides, search)
+
+
+def _parts(memory: HbmSpec | SramMemorySpec) -> str:
+    if isinstance(memory, SramMemorySpec):
+        return f"{memory.technology.slices} slices"
+    return f"{memory.pseudo_channels} pseudo-channels"
 
 
 def _bytes(count: int) -> str:

@@ -12,7 +12,7 @@ from archsim.commands.replay import CONTROLLERS, HBM34, load_memory, refresh_pol
 from archsim.config.errors import UserError, nearest_name
 from archsim.memory.curve import Curve, CurveRequest, Pattern, Unloaded, measure, unloaded
 from archsim.memory.standard import ControllerSpec, DramStandard, Scheduler
-from archsim.system import load_system, system_presets
+from archsim.system import HbmSpec, load_system, system_presets
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -149,6 +149,8 @@ def _target(preset: str, controller: str, refresh: str) -> Target:
     changes = {"scheduler": _scheduler(controller), "refresh": refresh_policy(refresh)}
     if preset in system_presets():
         memory = load_system(preset).spec.device.memory
+        if not isinstance(memory, HbmSpec):
+            raise UserError(f"{preset} has no DRAM, so there is no curve", expected="a system whose memory is DRAM")
         return Target(preset, memory.technology, memory.controller.model_copy(update=changes), memory.channels)
     standard = load_memory(preset)
     return Target(preset, standard, ControllerSpec(**changes), standard.channels_per_stack)

@@ -92,7 +92,7 @@ def _tags_match(cls: type[Spec], data: Mapping[str, Any]) -> bool:
         for name, field in cls.model_fields.items()
         if get_origin(field.annotation) is Literal
     }
-    return any(data.get(name) in values for name, values in tags.items())
+    return any(data.get(name, cls.model_fields[name].default) in values for name, values in tags.items())
 
 
 def inner(annotation: Any, key: str | int, data: Any) -> Any:

@@ -257,6 +257,8 @@ def _unknown_member(item: _Located) -> Problem:
     context = item.error.get("ctx", {})
     tag_key = str(context.get("discriminator", "kind")).strip("'")
     specs = spec_classes(item.annotation)
+    if not any(tag_key in spec.model_fields for spec in specs):
+        tag_key = "kind"  # pydantic names the function that finds the tag
     tag_fields = [spec.model_fields[tag_key] for spec in specs if tag_key in spec.model_fields]
     names = [name for tag_field in tag_fields for name in choices(tag_field.annotation)]
     path = join(item.path, tag_key)

@@ -114,14 +114,21 @@ class TreeReader:
 
 
 def merge(base: Node, child: Node) -> Node:
-    """The child laid over its base: mappings key by key, anything else (lists, numbers with a source) whole."""
+    """The child laid over its base: mappings key by key, anything else (lists, numbers with a source) whole; so are
+    mappings of another `kind`, whose keys don't go together."""
     mappings = isinstance(base.value, dict) and isinstance(child.value, dict)
-    if not mappings or base.is_sourced or child.is_sourced:
+    if not mappings or base.is_sourced or child.is_sourced or _other_kind(base, child):
         return child
     merged = dict(base.entries)
     for key, entry in child.entries.items():
         merged[key] = merge(merged[key], entry) if key in merged else entry
     return Node(merged, child.file, child.line, child.source)
+
+
+def _other_kind(base: Node, child: Node) -> bool:
+    if "kind" not in child.entries:
+        return False
+    return "kind" not in base.entries or plain(base.entries["kind"]) != plain(child.entries["kind"])
 
 
 def apply_overrides(tree: Node, overrides: Mapping[str, object] | Sequence[str]) -> Node:

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import simpy
 
+from archsim.engine.main_memory import main_memory, with_hops
 from archsim.engine.memory_port import MemoryPort, NoProgressError
 from archsim.engine.outcome import check_bounds, folded_records_of, records_of
-from archsim.engine.placement import PagedKv, Placement
+from archsim.engine.placement import PagedKv
 from archsim.engine.prepare import Prepared, Preparer
 from archsim.engine.roofline import bound_records
 from archsim.engine.tiering import TieredPlacement
@@ -34,8 +35,7 @@ from archsim.kernels.program import (
     STREAM_START_FS,
 )
 from archsim.memory.device import HbmDevice, StuckMemoryError
-from archsim.memory.layout import even_interleave
-from archsim.records import Access, BandwidthSample, OperatorRecord, OperatorTrace, Span
+from archsim.records import Access, BandwidthSample, Operator, OperatorRecord, OperatorTrace, Span
 from archsim.system import SystemSpec
 
 Step = Callable[[int], object]
@@ -84,23 +84,16 @@ class Machine:
     ) -> None:
         self.system = system
         self.devices = devices
-        memory = system.device.memory
-        interleave = memory.interleave
-        if interleave is None and (paged_kv is not None or memory.expert_channels is not None):
-            interleave = even_interleave(memory.technology.organisation.burst_bytes)
-        self.memory = HbmDevice(
-            memory.technology, memory.controller, memory.channels, shortcuts=shortcuts, interleave=interleave
-        )
-        physical_bytes = memory.stacks * memory.technology.stack_capacity
-        main = Placement(
-            self.memory, memory.capacity, physical_bytes, expert_channels=memory.expert_channels, paged_kv=paged_kv
-        )
+        self.memory, main = main_memory(system.device.memory, shortcuts=shortcuts, paged_kv=paged_kv)
         self._tiers = Tiers(system.device, shortcuts=shortcuts)
         self.placement = TieredPlacement(main, system.device.placement, self._tiers.stores, kv_token_bytes)
         self._preparer = Preparer(system, devices, self.memory, self.placement, cold=cold)
         self._cycle = cycle
-        self._stepwise = stepwise or system.device.prefetch or interleave is not None or bool(system.device.tiers)
+        self._stepwise = (
+            stepwise or system.device.prefetch or self.memory.layout is not None or bool(system.device.tiers)
+        )
         self._folded = folded
+        self._hopped: tuple[OperatorTrace, tuple[Operator, ...]] | None = None
         self.restart()
 
     def restart(self) -> None:
@@ -124,7 +117,7 @@ class Machine:
 
     def run(self, trace: OperatorTrace, iteration: int = 0, step: Step | None = None) -> list[OperatorRecord]:
         """Run a trace to its end, from now on; its records. Raises NoProgressError if a component is stuck."""
-        prepared = [self._preparer.prepare(operator) for operator in trace.operators]
+        prepared = [self._preparer.prepare(operator) for operator in self._operators(trace)]
         process = self.environment.process(self._execute(prepared, step))
         outcomes: np.ndarray = self.environment.run(until=process)  # type: ignore[assignment]
         make = folded_records_of if self._folded else records_of
@@ -132,11 +125,17 @@ class Machine:
             check_bounds(prepared, outcomes, self.system.device)
             records = make(trace, prepared, outcomes, self.memory, iteration, self._tier_outcomes)
         else:
-            records = bound_records(trace, prepared, outcomes, self.memory.timing.burst_bytes, iteration)
+            records = bound_records(trace, prepared, outcomes, self.memory.burst_bytes, iteration)
         self.trail.operators += records
         if not self._folded:
             self._add_timeline(prepared, outcomes, records)
         return records
+
+    def _operators(self, trace: OperatorTrace) -> tuple[Operator, ...]:
+        """What one device does, hops along its row of chips included; the same objects for the same trace."""
+        if self._hopped is None or self._hopped[0] is not trace:
+            self._hopped = (trace, tuple(with_hops(trace.operators, self.system.device.memory)))
+        return self._hopped[1]
 
     def wait_until(self, time_fs: int) -> None:
         """Let time pass (idle) up to `time_fs`."""
@@ -148,7 +147,7 @@ class Machine:
     def _execute(self, prepared: list[Prepared], step: Step | None) -> Generator[simpy.Event, Any, np.ndarray]:
         if not self._cycle:
             outcomes = yield from self._run_bounds(prepared)
-        elif self._stepwise:
+        elif self._stepwise or not isinstance(self.memory, HbmDevice):
             outcomes = yield from self._run_stepwise(prepared, step)
         else:
             outcomes = yield from self._run_chain(prepared, step)
@@ -160,6 +159,7 @@ class Machine:
         time_fs = self.now_fs
         for first in range(0, len(prepared), CHAIN_OPERATORS):
             piece = prepared[first : first + CHAIN_OPERATORS]
+            assert isinstance(self.memory, HbmDevice)  # SRAM goes step by step
             try:
                 outcomes = self.memory.run_program(*_program(piece), time_fs)
             except StuckMemoryError as stuck:

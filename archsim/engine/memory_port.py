@@ -8,7 +8,8 @@ from typing import Any
 
 import simpy
 
-from archsim.memory.device import HbmDevice, Transfer
+from archsim.memory.device import Transfer
+from archsim.memory.main import MainMemory
 
 
 class NoProgressError(RuntimeError):
@@ -16,9 +17,9 @@ class NoProgressError(RuntimeError):
 
 
 class MemoryPort:
-    """Runs an `HbmDevice` inside a simpy environment, up to the next completion or event, whichever is first."""
+    """Runs a device's main memory in a simpy environment, up to the next completion or event, whichever is first."""
 
-    def __init__(self, environment: simpy.Environment, device: HbmDevice, name: str) -> None:
+    def __init__(self, environment: simpy.Environment, device: MainMemory, name: str) -> None:
         self.device = device
         self.name = name
         self._environment = environment

@@ -11,7 +11,7 @@ from archsim.engine.prepare import Prepared
 from archsim.engine.tiers import TierOutcome, tier_bound_fs
 from archsim.kernels.program import END_FS, FIRST_COUNT, START_FS, STREAM_END_FS, STREAM_START_FS
 from archsim.kernels.timing import Count
-from archsim.memory.device import HbmDevice
+from archsim.memory.main import MainMemory
 from archsim.records import CAUSES, Counts, OperatorKind, OperatorRecord, OperatorTrace, TierCounts
 from archsim.system import DeviceSpec
 
@@ -24,7 +24,7 @@ MEMORY_CAUSES = (
 
 
 def cause_table(
-    prepared: Sequence[Prepared], outcomes: np.ndarray, memory: HbmDevice, tiers: Sequence[TierOutcome]
+    prepared: Sequence[Prepared], outcomes: np.ndarray, memory: MainMemory, tiers: Sequence[TierOutcome]
 ) -> np.ndarray:
     """int64[n, len(CAUSES)]: the time of each operator by cause, in femtoseconds, tiling it exactly.
 
@@ -42,7 +42,7 @@ def cause_table(
     numerator, denominator = memory.tick_fs.numerator, memory.tick_fs.denominator
     for cause, count in MEMORY_CAUSES:
         mean = outcomes[:, FIRST_COUNT + count] // memory.channels
-        bus_fs = -(-mean * numerator // denominator) // memory.timing.pseudo_channels
+        bus_fs = -(-mean * numerator // denominator) // (memory.pseudo_channels // memory.channels)
         share = np.where(through_memory, np.minimum(left, bus_fs), 0)
         table[:, column[cause]] = share
         left = left - share
@@ -62,7 +62,7 @@ def records_of(
     trace: OperatorTrace,
     prepared: Sequence[Prepared],
     outcomes: np.ndarray,
-    memory: HbmDevice,
+    memory: MainMemory,
     iteration: int,
     tiers: Sequence[TierOutcome] = (),
 ) -> list[OperatorRecord]:
@@ -125,7 +125,7 @@ def folded_records_of(
     trace: OperatorTrace,
     prepared: Sequence[Prepared],
     outcomes: np.ndarray,
-    memory: HbmDevice,
+    memory: MainMemory,
     iteration: int,
     tiers: Sequence[TierOutcome] = (),
 ) -> list[OperatorRecord]:

@@ -10,8 +10,9 @@ import numpy as np
 
 from archsim.config.errors import UserError
 from archsim.config.units import format_quantity
-from archsim.memory.device import HbmDevice, Range
+from archsim.memory.device import Range
 from archsim.memory.layout import Shares
+from archsim.memory.main import MainMemory
 from archsim.records import Access, TensorClass
 
 ROW_SETS_APART = 32
@@ -65,7 +66,7 @@ class Placement:
 
     def __init__(
         self,
-        device: HbmDevice,
+        device: MainMemory,
         capacity_bytes: int,
         physical_bytes: int,
         *,

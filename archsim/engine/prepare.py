@@ -20,9 +20,9 @@ from archsim.engine.work import (
     roofline_memory_fs,
     tile_work,
 )
-from archsim.kernels.timing import least_tile_ticks
-from archsim.memory.device import HbmDevice, Range, Transfer
+from archsim.memory.device import Range, Transfer
 from archsim.memory.layout import Shares
+from archsim.memory.main import MainMemory
 from archsim.records import Counts, Operator
 from archsim.system import SystemSpec
 
@@ -86,7 +86,7 @@ class Preparer:
     """Prepares operators for one device. Operators are immutable and shared between traces, so the answers are kept."""
 
     def __init__(
-        self, system: SystemSpec, devices: int, memory: HbmDevice, placement: TieredPlacement, *, cold: bool = False
+        self, system: SystemSpec, devices: int, memory: MainMemory, placement: TieredPlacement, *, cold: bool = False
     ) -> None:
         self._system = system
         self._devices = devices
@@ -201,13 +201,13 @@ class Preparer:
         share = self._memory.row_set_bursts
         while share > 1 and (share * LEAST_TILES > bursts or share * TILES_IN_WINDOW > window):
             share //= 2
-        shortest_ticks = least_tile_ticks(self._memory.timing)
+        shortest_ticks = self._memory.least_tile_ticks
         engine_ticks = self._memory.to_ticks(engine_fs)
         tiles = -(-bursts // share)
         while tiles > 1 and tiles * shortest_ticks > engine_ticks and -(-bursts // (tiles // 2)) <= window:
             tiles = -(-tiles // 2)  # less arithmetic per tile than a read's latency: fewer, longer tiles
         tile_ticks = max(-(-engine_ticks // tiles), shortest_ticks)
-        if tile_ticks < share * self._memory.timing.tCCDS:
+        if tile_ticks < share * self._memory.burst_ticks:
             grain = 1 << max(0, tile_ticks.bit_length() - KEPT_BITS)
             tile_ticks = -(-tile_ticks // grain) * grain
         return tiles, tile_ticks

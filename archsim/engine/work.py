@@ -14,6 +14,8 @@ from archsim.compute.attention import AttentionEngines, decode_work, prefill_wor
 from archsim.compute.matrix import TileWork, gemm_work
 from archsim.compute.vector import vector_fs, vector_work
 from archsim.fabric.collectives import CollectiveTime, all_gather, all_reduce
+from archsim.fabric.operations import Algorithm
+from archsim.memory.sram_memory import SramMemorySpec
 from archsim.records import Access, Operator, OperatorKind, TensorClass
 from archsim.system import DeviceSpec, SystemSpec
 from archsim.workload.precision import FORMATS
@@ -24,7 +26,8 @@ MATRIX_KINDS = (
     OperatorKind.PREFILL_ATTENTION,
     OperatorKind.DECODE_ATTENTION,
 )
-COLLECTIVE_KINDS = (OperatorKind.ALL_REDUCE, OperatorKind.ALL_GATHER)
+COLLECTIVE_KINDS = (OperatorKind.ALL_REDUCE, OperatorKind.ALL_GATHER, OperatorKind.HOP)
+"""What the links do alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +123,20 @@ def _operand_bytes(operator: Operator, work: TileWork) -> int:
 
 
 def collective_time(operator: Operator, system: SystemSpec, devices: int) -> CollectiveTime:
-    """How long a collective operator takes among `devices` devices."""
+    """How long a collective operator takes among `devices` devices, or a hop to the next chip of each one's row."""
+    if operator.kind is OperatorKind.HOP:
+        return _hop_time(operator, system.device)
     assert system.link is not None  # system.py refuses several devices without a link
     schedule = all_gather if operator.kind is OperatorKind.ALL_GATHER else all_reduce
     return schedule(operator.collective_bytes, devices, system.link)
+
+
+def _hop_time(operator: Operator, device: DeviceSpec) -> CollectiveTime:
+    row = device.memory.row if isinstance(device.memory, SramMemorySpec) else None
+    assert row is not None  # nobody else hops
+    moved = operator.collective_bytes
+    wire_fs = transfer_fs(moved, row.bandwidth)
+    return CollectiveTime(row.latency + wire_fs, row.latency, wire_fs, moved, "plain", 1, moved, Algorithm.DIRECT)
 
 
 def roofline_memory_fs(memory_bytes: int, peak: Fraction) -> int:

@@ -121,6 +121,21 @@ class HbmDevice:
         """Bursts of a pseudo-channel that fill one row of all its banks."""
         return len(self._bank_of)
 
+    @property
+    def burst_bytes(self) -> int:
+        """Bytes of one burst of one pseudo-channel."""
+        return self.timing.burst_bytes
+
+    @property
+    def burst_ticks(self) -> int:
+        """The least time between two bursts of a pseudo-channel."""
+        return self.timing.tCCDS
+
+    @property
+    def least_tile_ticks(self) -> int:
+        """The shortest tile that a consumer may have."""
+        return least_tile_ticks(self.timing)
+
     @cached_property
     def loaded_read_fs(self) -> int:
         """Mean latency of reads while a sequential stream keeps every channel busy: what one more access waits."""

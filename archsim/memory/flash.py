@@ -293,12 +293,21 @@ class FlashStandard(Spec):
         if o.capacity_bytes != self.capacity:
             problems.append(
                 f"capacity is {self.capacity} B, but {o.channels} channels x {o.dies} dies x {o.planes} planes x "
-                f"{o.blocks} blocks x {o.pages_per_block} pages of {o.page} B hold {o.capacity_bytes} B"
+                f"{o.blocks} blocks x {o.pages_per_block} pages of {o.page} B hold {o.capacity_bytes} B; "
+                f"{self._blocks_that_fit()}"
             )
         for name, time in (("tR", self.timings.tR), ("tPROG", self.timings.tPROG), ("tERASE", self.timings.tERASE)):
             if time == 0:
                 problems.append(f"{name} is zero")
         return problems
+
+    def _blocks_that_fit(self) -> str:
+        o = self.organisation
+        row_bytes = o.capacity_bytes // o.blocks
+        blocks, rest = divmod(self.capacity, row_bytes)
+        if blocks and not rest:
+            return f"{blocks} blocks would fit"
+        return f"no whole number of blocks does, the capacity has to be a multiple of {row_bytes} B"
 
     def _room_problems(self) -> Sequence[str]:
         o = self.organisation

@@ -108,6 +108,15 @@ def group_cycles(spec: SramSpec, accesses: int, stride: int) -> int:
     return -(-min(busiest, accesses) // spec.ports) * spec.bank_cycles
 
 
+def busiest_cycles(spec: SramSpec, words: np.ndarray, lanes: int) -> np.ndarray:
+    """int64[groups]: cycles of each group of `lanes` accesses to `words` (int64), by its busiest bank."""
+    group = np.arange(len(words)) // lanes
+    owner, counts = np.unique(group * spec.banks + words % spec.banks, return_counts=True)
+    busiest = np.zeros(-(-len(words) // lanes), np.int64)
+    np.maximum.at(busiest, owner // spec.banks, counts)
+    return np.asarray(-(-busiest // spec.ports) * spec.bank_cycles)
+
+
 # ---------------------------------------------------------------- what is asked of it
 
 
@@ -164,14 +173,7 @@ class Gathered:
 
     def groups(self, spec: SramSpec) -> Groups:
         """Each group by its busiest bank."""
-        lanes = spec.lanes(self.write)
-        bank = np.asarray(self.addresses, np.int64) % spec.banks
-        group = np.arange(len(bank)) // lanes
-        _, counts = np.unique(group * spec.banks + bank, return_counts=True)
-        owner = np.unique(group * spec.banks + bank) // spec.banks
-        busiest = np.zeros(-(-len(bank) // lanes), np.int64)
-        np.maximum.at(busiest, owner, counts)
-        cycles = -(-busiest // spec.ports) * spec.bank_cycles
+        cycles = busiest_cycles(spec, np.asarray(self.addresses, np.int64), spec.lanes(self.write))
         return ListedGroups(tuple(accumulate(int(each) for each in cycles)))
 
 

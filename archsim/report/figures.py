@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,7 @@ from archsim.report.series import (
     Job,
     RunSeries,
     distinct_roofs,
+    memory_words,
     peak_label,
     phase_title,
     roof_label,
@@ -87,7 +88,12 @@ class RunPlots:
         with new_figure(9, 1.3 + sum(0.34 * n + 0.9 for n in rows)) as figure:
             panels = figure.subplots(len(rows), 1, squeeze=False, height_ratios=[n + 1.5 for n in rows])[:, 0]
             for axes, phase in zip(panels, series.phases, strict=True):
-                _draw_jobs(axes, series.jobs[phase.phase], phase_title(phase), series.causes)
+                _draw_jobs(
+                    axes,
+                    series.jobs[phase.phase],
+                    phase_title(phase),
+                    {c: series.cause_label(c) for c in series.causes},
+                )
             _legend_below(figure, panels[-1], len(series.causes) // 2)
         return figure
 
@@ -176,7 +182,7 @@ def _draw_roofline(axes: Axes, series: RunSeries) -> None:
                 textcoords="offset points", fontsize=8.5, ha="right" if leftwards else "left", va="top",
             )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlim=(left, right))
-    memory = "byte of HBM and tiers" if any(phase.tiers for phase in series.phases) else "HBM byte"
+    memory = memory_words(series.phases)
     axes.set(xlabel=f"arithmetic intensity (FLOP per {memory})", ylabel="achieved rate (TFLOP/s, one device)")
     axes.set_title("Operators under the roofline (marker area: share of the phase's time)")
     for axis in (axes.xaxis, axes.yaxis):
@@ -195,12 +201,12 @@ def _draw_roofs(axes: Axes, phase: PhaseSummary, across: NDArray[np.float64]) ->
     axes.annotate(peak_label(phase), (across[slope // 2], roof[slope // 2]), (-8, 4), **above)
 
 
-def _draw_jobs(axes: Axes, jobs: Sequence[Job], title: str, causes: Sequence[str]) -> None:
+def _draw_jobs(axes: Axes, jobs: Sequence[Job], title: str, causes: Mapping[str, str]) -> None:
     labels = [job.name for job in jobs]
     left = np.zeros(len(jobs))
-    for cause in causes:
+    for cause, label in causes.items():
         width = np.array([job.cause_s[cause] * 1e3 for job in jobs])
-        axes.barh(labels, width, left=left, color=style.CAUSE_COLOURS[cause], label=style.CAUSE_LABELS[cause])
+        axes.barh(labels, width, left=left, color=style.CAUSE_COLOURS[cause], label=label)
         left += width
     for position, job in enumerate(jobs):
         axes.annotate(
@@ -233,7 +239,7 @@ def _draw_bandwidth(axes: Axes, series: RunSeries, phase: PhaseSummary) -> None:
             f"mean {format_quantity(steps.mean, 'B/s')}", (1.005, mean),
             xycoords=("axes fraction", "data"), va="center", fontsize=9, annotation_clip=False,
         )  # fmt: skip
-    axes.axhline(peak, color=style.PEAK, ls="--", lw=1.3, label="HBM pin bandwidth")
+    axes.axhline(peak, color=style.PEAK, ls="--", lw=1.3, label=f"{phase.memory} peak bandwidth")
     axes.annotate(
         f"peak {format_quantity(phase.peak_hbm_bytes_per_second, 'B/s')}", (1.005, peak),
         xycoords=("axes fraction", "data"), va="center", color=style.PEAK, fontsize=9, annotation_clip=False,

@@ -64,12 +64,13 @@ def render(run: RunResult) -> str:
         sourced=_sources(summary.sources, estimated=False),
         values=run.metrics,
         metrics=[(name, metric, definition_of(name)) for name, metric in run.metrics.items()],
-        cause_legend=[(style.CAUSE_LABELS[cause], style.CAUSE_COLOURS[cause]) for cause in series.causes],
+        cause_legend=[(series.cause_label(cause), style.CAUSE_COLOURS[cause]) for cause in series.causes],
         row_legend=[(style.ROW_LABELS[outcome], style.ROW_COLOURS[outcome]) for outcome in ROW_OUTCOMES],
         tile_legend=[(style.TILE_LABELS[tile], style.TILE_COLOURS[tile]) for tile in TILES],
         plotlyjs=get_plotlyjs(),
         quantity=format_quantity,
-        cause_label=style.CAUSE_LABELS.__getitem__,
+        cause_label=series.cause_label,
+        memory=series.memory,
         style=style,
     )
 
@@ -109,7 +110,7 @@ def _phase_cards(metrics: Mapping[str, Metric], phase: PhaseSummary) -> list[Car
     time = {"prefill": ("Time to first token", "ttft"), "decode": ("Time per output token", "tpot")}
     cards = [
         card(*time.get(phase.phase, ("Time", "latency")), note=_note_on_throughput(metrics, phase)),
-        card("HBM bandwidth", "hbm.bandwidth", f"{utilisation} of {peak}, each device", "hbm.utilisation"),
+        card(f"{phase.memory} bandwidth", "hbm.bandwidth", f"{utilisation} of {peak}, each device", "hbm.utilisation"),
         card("Matrix utilisation", "matrix.utilisation", f"of {roof} {phase.matrix_format}", "matrix.utilisation"),
         card("Energy per token", "energy_per_token", f"all {phase.devices} devices" if phase.devices > 1 else ""),
         card("Power", "power", "mean of one device"),

@@ -18,6 +18,7 @@ from archsim.report.series import (
     Job,
     RunSeries,
     distinct_roofs,
+    memory_words,
     peak_label,
     phase_title,
     roof_label,
@@ -40,14 +41,14 @@ def cause_overview(series: RunSeries) -> go.Figure:
             y=names,
             x=[100 * shares[name][cause] for name in names],
             orientation="h",
-            name=style.CAUSE_LABELS[cause],
+            name=series.cause_label(cause),
             marker_color=colour,
             text=[f"{100 * shares[name][cause]:.0f} %" if shares[name][cause] >= 0.03 else "" for name in names],
             textposition="inside",
             insidetextanchor="middle",
             textangle=0,
             textfont_color=style.text_on(colour),
-            hovertemplate="%{y}: %{x:.2f} % " + style.CAUSE_LABELS[cause] + "<extra></extra>",
+            hovertemplate="%{y}: %{x:.2f} % " + series.cause_label(cause) + "<extra></extra>",
         )
     _stack(figure, height=70 + 44 * len(names), bottom=56)
     figure.update_xaxes(title_text="share of the phase's time (%)", range=[0, 100])
@@ -67,11 +68,11 @@ def jobs_by_cause(series: RunSeries, phase: PhaseSummary) -> go.Figure:
             y=labels,
             x=[job.cause_s[cause] * scale for job in jobs],
             orientation="h",
-            name=style.CAUSE_LABELS[cause],
+            name=series.cause_label(cause),
             marker_color=style.CAUSE_COLOURS[cause],
             customdata=[100 * job.cause_s[cause] / job.time_s if job.time_s else 0 for job in jobs],
             hovertemplate="%{y}<br>"
-            + style.CAUSE_LABELS[cause]
+            + series.cause_label(cause)
             + f": %{{x:.4g}} {unit} (%{{customdata:.1f}} %)<extra></extra>",
         )
     for job, label in zip(jobs, labels, strict=True):
@@ -105,7 +106,7 @@ def roofline(series: RunSeries) -> go.Figure:
                 "opacity": 0.8,
                 "line": {"color": style.PAPER, "width": 1},
             },
-            text=[_hover(job) for job in here],
+            text=[_hover(job, series.memory) for job in here],
             hovertemplate="%{text}<extra></extra>",
         )
         for label in roofline_labels(here, right):
@@ -116,7 +117,7 @@ def roofline(series: RunSeries) -> go.Figure:
                 align="right" if leftwards else "left",
             )  # fmt: skip
     look(figure, height=520, bottom=54)
-    memory = "byte of HBM and tiers" if any(phase.tiers for phase in roofs) else "HBM byte"
+    memory = memory_words(roofs)
     figure.update_xaxes(type="log", title_text=f"arithmetic intensity (FLOP per {memory})", dtick=1)
     figure.update_yaxes(type="log", title_text="achieved rate (TFLOP/s, one device)", dtick=1, exponentformat="none")
     figure.update_xaxes(range=[math.log10(left), math.log10(right)], exponentformat="none")
@@ -312,11 +313,11 @@ def _add_roofs(figure: go.Figure, phase: PhaseSummary, left: float, right: float
     note(figure, math.log10(right), roof_y, roof_label(phase), xshift=-4, yshift=2, **over)
 
 
-def _hover(job: Job) -> str:
+def _hover(job: Job, memory: str) -> str:
     return (
         f"<b>{job.name}</b> · {job.phase} · {job.operators} operators<br>"
         f"{format_quantity(job.rate, 'FLOP/s')} at {job.intensity:.4g} FLOP/B<br>"
-        f"HBM {format_quantity(job.bandwidth, 'B/s')} · {100 * job.share:.1f} % of the phase<br>"
+        f"{memory} {format_quantity(job.bandwidth, 'B/s')} · {100 * job.share:.1f} % of the phase<br>"
         f"bound by {job.bound}, {job.time_s / job.roofline_s:.3f}x its roofline time"
         if job.roofline_s
         else f"<b>{job.name}</b>"

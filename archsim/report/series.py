@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from archsim.metrics import FS_PER_SECOND, format_quantity
 from archsim.records import CAUSES
+from archsim.report import style
 from archsim.results import ChannelClass, PhaseSummary, RunResult
 
 if TYPE_CHECKING:
@@ -112,6 +114,15 @@ class RunSeries:
         """The causes to show: those of other tiers only if there are some."""
         return [cause for cause in CAUSES if cause != "tier" or any(phase.tiers for phase in self.phases)]
 
+    def cause_label(self, cause: str) -> str:
+        """A cause in a legend's words, with the main memory's name."""
+        return style.cause_label(cause, self.memory)
+
+    @property
+    def memory(self) -> str:
+        """The main memory's name."""
+        return next((phase.memory for phase in self.phases), "HBM")
+
     def tier_shares(self, phase: PhaseSummary) -> list[TierShare]:
         """Bytes of each job by memory, the main one first; none for a phase without other tiers."""
         if not phase.tiers:
@@ -119,7 +130,7 @@ class RunSeries:
         table = self.run.operators
         table = table[table["phase"] == phase.phase]
         jobs = table["name"].map(job_of)
-        columns = {"HBM": ["dram_read_bytes", "dram_write_bytes"]}
+        columns = {phase.memory: ["dram_read_bytes", "dram_write_bytes"]}
         for tier in phase.tiers:
             wanted = (f"tier_{tier.name}_read_bytes", f"tier_{tier.name}_write_bytes")
             columns[tier.name] = [name for name in wanted if name in table.columns]
@@ -295,9 +306,16 @@ def phase_title(phase: PhaseSummary) -> str:
     return f"{name[:1].upper()}{name[1:]}" + (f" · {phase.description}" if phase.description else "")
 
 
+def memory_words(phases: Sequence[PhaseSummary]) -> str:
+    """What a byte of arithmetic intensity is a byte of: "HBM byte", "byte of HBM and tiers"."""
+    name = next((phase.memory for phase in phases), "HBM")
+    return f"byte of {name} and tiers" if any(phase.tiers for phase in phases) else f"{name} byte"
+
+
 def peak_label(phase: PhaseSummary) -> str:
-    """ "HBM pins 4.8 TB/s"."""
-    return f"HBM pins {format_quantity(phase.peak_hbm_bytes_per_second, 'B/s')}"
+    """ "HBM pins 4.8 TB/s"; SRAM has no pins."""
+    where = phase.memory if phase.memory == "SRAM" else f"{phase.memory} pins"
+    return f"{where} {format_quantity(phase.peak_hbm_bytes_per_second, 'B/s')}"
 
 
 def roof_label(phase: PhaseSummary) -> str:

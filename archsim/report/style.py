@@ -32,6 +32,13 @@ CAUSE_LABELS = {
     "link": "collective",
     "launch": "launch",
 }
+
+
+def cause_label(cause: str, memory: str = "HBM") -> str:
+    """A cause in a legend's words, by the name of the main memory."""
+    return CAUSE_LABELS[cause].replace("HBM", memory)
+
+
 TILE_COLOURS = {
     "busy": "#0072B2",
     "refresh": "#E69F00",

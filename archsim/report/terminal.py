@@ -55,7 +55,7 @@ def headline_table(run: RunResult) -> Table:
         "time per output token": _values(run, "tpot"),
         "time": ["" if p.phase in ("prefill", "decode") else v for p, v in _paired(run, "latency")],
         "throughput": _values(run, "throughput"),
-        "HBM bandwidth (device)": _values(run, "hbm.bandwidth"),
+        f"{_memory(run)} bandwidth (device)": _values(run, "hbm.bandwidth"),
         "  of peak": [_of_peak(run, phase) for phase in run.summary.phases],
         "  row hits": _values(run, "hbm.row_hit_rate"),
         "matrix utilisation": _values(run, "matrix.utilisation"),
@@ -88,7 +88,7 @@ def cause_table(run: RunResult) -> Table:
         metrics = [run.metrics.get(f"{phase.phase}.time.{cause}") for phase in phases]
         if any(metric and metric.value for metric in metrics):
             shown = [f"{metric!s:>7} {_bar(float(metric.value))}" if metric else "" for metric in metrics]
-            table.add_row(f"[{style.CAUSE_COLOURS[cause]}]■[/] {style.CAUSE_LABELS[cause]}", *shown)
+            table.add_row(f"[{style.CAUSE_COLOURS[cause]}]■[/] {style.cause_label(cause, _memory(run))}", *shown)
     return table
 
 
@@ -120,6 +120,10 @@ def _paired(run: RunResult, tail: str) -> list[tuple[PhaseSummary, str]]:
 def _values(run: RunResult, tail: str) -> list[str]:
     metrics = [run.metrics.get(f"{phase.phase}.{tail}") for phase in run.summary.phases]
     return ["" if metric is None else str(metric) for metric in metrics]
+
+
+def _memory(run: RunResult) -> str:
+    return next((phase.memory for phase in run.summary.phases), "HBM")
 
 
 def _of_peak(run: RunResult, phase: PhaseSummary) -> str:

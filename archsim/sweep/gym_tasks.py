@@ -148,7 +148,10 @@ class DecodeTask:
 
     @cached_property
     def knobs(self) -> tuple[Knob, ...]:
-        own = knobs_for(self._loaded.spec.system.device.memory.technology)
+        technology = self._loaded.spec.system.device.memory.technology
+        if not isinstance(technology, DramStandard):
+            raise UserError(f"{technology.name} has no controller to tune", expected="a system whose memory is DRAM")
+        own = knobs_for(technology)
         return (
             *own,
             *(

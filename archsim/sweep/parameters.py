@@ -16,6 +16,7 @@ from archsim.config.dimensions import Dimension, is_quantity, split_quantity, un
 from archsim.config.errors import UserError, nearest_name
 from archsim.config.schema import SOURCED_KEYS, is_sourced
 from archsim.experiment import LoadedExperiment
+from archsim.memory.standard import DramStandard
 
 MEMORY = "system.device.memory"
 TIMINGS = f"{MEMORY}.technology.timings"
@@ -189,7 +190,7 @@ def _leaves(loaded: LoadedExperiment) -> Iterator[Leaf]:
     technology = loaded.system.spec.device.memory.technology
     for path, value in _scalars(loaded.loaded.resolved["system"], "system"):
         parent, _, name = path.rpartition(".")
-        if parent == TIMINGS:
+        if parent == TIMINGS and isinstance(technology, DramStandard):
             yield Leaf(path, Fraction(technology.clocks(name)), "nCK", counted=True)
         elif (leaf := _leaf(path, value)) is not None:
             yield leaf

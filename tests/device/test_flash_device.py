@@ -183,6 +183,8 @@ def test_programs_hold_up_reads() -> None:
         ("organisation.page=4000 B", "a page of 4000 B is not a multiple of the codeword of 512 B"),
         ("organisation.granule=96 B", "a codeword of 512 B is not a multiple of the read granule of 96 B"),
         ("organisation.planes=3", "capacity is 8388608 B, but 2 channels x 4 dies x 3 planes"),
+        ("organisation.planes=3", "no whole number of blocks does, the capacity has to be a multiple of"),
+        ("organisation.dies=8", "blocks would fit"),
         ("organisation.planes=0", "0 is too small"),
         ("organisation.page_buffers=3", "3 page buffers per plane, at most 2"),
         ("organisation.plane_mode=independant", "independent, multi_plane"),

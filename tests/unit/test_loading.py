@@ -430,6 +430,16 @@ def test_base_merges_mappings_and_replaces_lists(write: Write) -> None:
     assert [file.name for file in loaded.files] == ["child.yaml", "good.yaml"]
 
 
+def test_a_mapping_of_another_kind_replaces_its_base(write: Write) -> None:
+    write(good=GOOD)
+    path = write(child="base: good\nmemory: {kind: flash, planes: 4, page: 4 KiB}\n")
+    loaded = load(path)
+    assert isinstance(loaded.spec.memory, Flash) and loaded.spec.memory.planes == 4
+    assert loaded.spec.name == "m"
+    same = load(write(same="base: good\nmemory: {kind: dram, stacks: 2}\n")).spec.memory
+    assert isinstance(same, Dram) and str(same.timings.tRC) == "42 ns"
+
+
 def test_a_sourced_number_is_inherited_whole(write: Write) -> None:
     write(good=GOOD)
     path = write(child="base: good\nmemory: {pin_rate: {value: 8 Gb/s, source: other}}\n")

@@ -121,6 +121,7 @@ def test_the_interval_of_per_bank_refresh_may_be_given() -> None:
     ("override", "message"),
     [
         ("timings.tRC=40 ns", "tRC = 64 clocks is less than tRAS + tRP less one clock of rounding = 70 clocks"),
+        ("timings.tRAS=50 ns", "tRC = 72 clocks is less than tRAS = 80 clocks"),
         ("timings.tRAS=18 ns", "tRAS = 29 clocks is less than tRCDRD = 31 clocks"),
         ("timings.tBL=4 nCK", "a burst of 32 B over 32 pins takes 2 clocks, but tBL = 4"),
         ("timings.tCCDS=1 nCK", "tCCDS = 1 clocks is less than the burst tBL = 2 clocks"),
