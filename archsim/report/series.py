@@ -109,8 +109,10 @@ class RunSeries:
 
     @property
     def causes(self) -> list[str]:
-        """The causes to show: those of other tiers only if there are some."""
-        return [cause for cause in CAUSES if cause != "tier" or any(phase.tiers for phase in self.phases)]
+        """The causes to show: those of other tiers and of PIM only if there are some."""
+        absent = set() if any(phase.tiers for phase in self.phases) else {"tier"}
+        absent |= set() if any(phase.pim is not None for phase in self.phases) else {"pim"}
+        return [cause for cause in CAUSES if cause not in absent]
 
     def tier_shares(self, phase: PhaseSummary) -> list[TierShare]:
         """Bytes of each job by memory, the main one first; none for a phase without other tiers."""
