@@ -123,7 +123,9 @@ METRICS: tuple[MetricDefinition, ...] = (
     MetricDefinition("{phase}.pim.bytes", "B", NEUTRAL, "bytes that PIM's units of one device read, with padding", 0.0),
     MetricDefinition("{phase}.pim.padding", "fraction", LOWER, "bytes of padding / pim.bytes"),
     MetricDefinition("{phase}.pim.bandwidth", "B/s", HIGHER, "pim.bytes / time that PIM's units work"),
-    MetricDefinition("{phase}.pim.utilisation", "fraction", HIGHER, "pim.bandwidth / units' rate with MACs back to back"),
+    MetricDefinition(
+        "{phase}.pim.utilisation", "fraction", HIGHER, "pim.bandwidth / units' rate with MACs back to back"
+    ),
     MetricDefinition("{phase}.pim.commands", "count", NEUTRAL, "PIM commands of one channel, the busiest", 0.0),
     MetricDefinition("{phase}.pim.host_bytes", "B", NEUTRAL, "inputs to PIM and results from it, one device", 0.0),
     MetricDefinition("{phase}.energy.{component}", "J", NEUTRAL, "energy of one component, all devices"),

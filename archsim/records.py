@@ -157,8 +157,10 @@ class TierUse:
 @dataclass(slots=True)
 class PimCounts:
     """Events of processing in memory, of all channels of one device, all int; `commands` alone are those of one
-    channel, the busiest. `macs` are those on padding too, `macs_asked` without; `busy_fs` is how long units worked; `host_bytes` are inputs and
-    results as lowered, `pin_bytes` and `link_bytes` what of them (and of new keys and values) passes pins and link."""
+    channel, the busiest. `macs` are those on padding too, `macs_asked` without; `busy_fs` is how long units worked.
+
+    `host_bytes` are inputs and results as lowered, and new keys and values that go to a memory of their own;
+    `pin_bytes` and `link_bytes` are what passes pins and link of them."""
 
     operators: int = 0
     busy_fs: int = 0
@@ -250,7 +252,8 @@ class Counts:
 CAUSES = ("launch", "compute", "transfer", "row", "turnaround", "refresh", "pim", "tier", "fill", "link")
 """Named causes whose times tile an operator's duration: kernel launch; waiting on the matrix or
 vector engine; data bursts on the HBM pins; row activation and bank conflicts; bus turnaround;
-refresh; processing in memory and the way there and back; data of another memory tier; memory pipeline fill and drain; collective communication."""
+refresh; processing in memory, with the way there and back; data of another memory tier; memory
+pipeline fill and drain; collective communication."""
 
 
 @dataclass(slots=True)

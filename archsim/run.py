@@ -50,6 +50,7 @@ from archsim.results_store import ensure_writable
 from archsim.serving.serve import serve
 from archsim.system import SystemSpec, load_system
 from archsim.workload.operators import lower_decode, lower_prefill
+from archsim.workload.sub_batches import halves, interleaved
 
 WARM_UP_OPERATORS = 8
 
@@ -128,7 +129,7 @@ def _phases(loaded: LoadedExperiment, workload: PhasesWorkload, progress: bool) 
         plan.append((trace, prefill.batch * prefill.prompt_tokens, what))
     if decode is not None:
         what = f"batch {workload.batch}, {decode.context_tokens} tokens of context each"
-        trace = lower_decode(model, precision, tp, (decode.context_tokens,) * workload.batch)
+        trace = _decode_trace(setup, (decode.context_tokens,) * workload.batch)
         plan.append((trace, workload.batch * (decode.context_tokens + 1), what))
     for trace, kv_tokens, _ in plan:
         phase_machine(setup, trace.sequences, kv_tokens)  # all fits before anything runs
@@ -138,6 +139,16 @@ def _phases(loaded: LoadedExperiment, workload: PhasesWorkload, progress: bool) 
             outcome = run_phase(setup, trace, kv_tokens, bar.advance if bar is not None else None)
         phases.append(_phase_data(loaded, outcome, what))
     return tuple(phases)
+
+
+def _decode_trace(setup: Setup, contexts: Sequence[int]) -> OperatorTrace:
+    """A decode step; in two interleaved halves where the system has PIM that works on one while the other computes."""
+    model, precision, tp = setup.model, setup.precision, setup.tensor_parallel
+    pim = setup.system.device.pim
+    if pim is None or not pim.overlap.sub_batches or len(contexts) < 2:
+        return lower_decode(model, precision, tp, contexts)
+    first, second = halves(contexts)
+    return interleaved(lower_decode(model, precision, tp, first), lower_decode(model, precision, tp, second))
 
 
 def _setup(loaded: LoadedExperiment) -> Setup:

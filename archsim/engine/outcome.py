@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -196,7 +196,7 @@ def folded_records_of(
 
 
 def bound_of(cause_fs: dict[str, int]) -> str:
-    """What an operator's time mostly went to: memory, another tier, PIM, compute, link, or latency (launch and fill)."""
+    """What an operator's time mostly went to: memory, another tier, PIM, compute, link, latency (launch and fill)."""
     groups = {
         "memory": cause_fs["transfer"] + cause_fs["row"] + cause_fs["turnaround"] + cause_fs["refresh"],
         "tier": cause_fs["tier"],

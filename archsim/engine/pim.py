@@ -19,19 +19,20 @@ from archsim.memory.pim_offload import Unit, is_decode_attention, place
 from archsim.memory.pim_programs import passes_of
 from archsim.records import Access, Operator, OperatorKind, PimCounts, TensorClass
 from archsim.system import DeviceSpec
+from archsim.workload.sub_batches import SECOND
 
 FS_PER_SECOND = 10**15
 FEED_FORWARD = ("up_proj", "gate_up_proj", "down_proj")
 MOST_SHARED_TOKENS = 256
-"""Products of more rows are not shared out to PIM: weights are read once for all of them, by PIM for a few at a time."""
+"""Products of more rows are not shared out: the device reads weights once for all of them, PIM for a few at a time."""
 KEPT = 4096
 
 
 @dataclass(frozen=True)
 class PimPart:
     """What an operator takes on PIM: sending its inputs, the units' work, fetching results, and what the host adds
-    (softmax where PIM has none). `bound_fs` is its bytes at the units' full rate. `steps` are heads that can follow each
-    other in a pipeline."""
+    (softmax where PIM has none). `bound_fs` is its bytes at the units' full rate. `steps` are heads that can follow
+    each other in a pipeline."""
 
     send_fs: int
     busy_fs: int
@@ -156,7 +157,7 @@ class PimUnit:
         gemm = operator.gemm
         if not self.spec.overlap.feed_forward or gemm is None or gemm.count > 1 or gemm.m > MOST_SHARED_TOKENS:
             return None
-        if operator.name.rpartition(".")[2] not in FEED_FORWARD:
+        if operator.name.removesuffix(SECOND).rpartition(".")[2] not in FEED_FORWARD:
             return None
         granule = self.spec.whole.organisation.channels
         least, most = 0, gemm.n // granule  # rounds over all channels: PIM is through first, and is not

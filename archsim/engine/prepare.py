@@ -26,6 +26,7 @@ from archsim.memory.device import HbmDevice, Range, Transfer
 from archsim.memory.layout import Shares
 from archsim.records import Counts, Operator
 from archsim.system import SystemSpec
+from archsim.workload.sub_batches import SECOND
 
 TILES_IN_WINDOW = 4
 """The consumer works on a quarter of the window at a time: what it frees is refilled while it goes on."""
@@ -82,7 +83,7 @@ class Prepared:
     @cached_property
     def group(self) -> str:
         """The operator's name without its layer: "qkv_proj" for "layers[3].qkv_proj"."""
-        name = self.operator.name
+        name = self.operator.name.removesuffix(SECOND)
         return name.split("].", 1)[1] if name.startswith("layers[") else name
 
 
@@ -90,7 +91,13 @@ class Preparer:
     """Prepares operators for one device. Operators are immutable and shared between traces, so the answers are kept."""
 
     def __init__(
-        self, system: SystemSpec, devices: int, memory: HbmDevice, placement: TieredPlacement, *, cold: bool = False,
+        self,
+        system: SystemSpec,
+        devices: int,
+        memory: HbmDevice,
+        placement: TieredPlacement,
+        *,
+        cold: bool = False,
         pim: PimUnit | None = None,
     ) -> None:
         self._system = system

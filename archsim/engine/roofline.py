@@ -24,8 +24,8 @@ def bound_records(
 
 
 def overlapped(prepared: Sequence[Prepared]) -> list[Prepared]:
-    """Bounds of a trace in which PIM and the device go on together: the larger of the two's sums, so that an operator on
-    PIM has its share of what PIM's sum is larger by, and none if it isn't."""
+    """Bounds of a trace in which PIM and the device go on together: the larger of the two's sums, so that an operator
+    on PIM has its share of what PIM's sum is larger by, and none if it isn't."""
     device_fs = sum(item.roofline_fs for item in prepared if not item.pim_alone)
     pim_fs = sum(item.pim.bound_fs for item in prepared if item.pim is not None)
     alone_fs = sum(item.roofline_fs for item in prepared if item.pim_alone)

@@ -339,6 +339,9 @@ class PimSpec(Spec):
                 problems.append(f"{name}: {command.activations} activations, a window of tFAW has 4")
             if command.buffer not in (0, 1) or (command.buffer == 1 and not self.dual_row_buffer):
                 problems.append(f"{name}: buffer {command.buffer}, without `dual_row_buffer` there is buffer 0 only")
+        macs = [name for name, c in self.commands.items() if c.role is RoleName.USE and name.startswith("MAC")]
+        if len(macs) > 1:
+            problems.append(f"{' and '.join(macs)} both multiply: a device has one kind of MAC")
         for rule in self.rules:
             for name in (*rule.before, *rule.after):
                 if name not in self.commands:

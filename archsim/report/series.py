@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from archsim.metrics import FS_PER_SECOND, format_quantity
 from archsim.records import CAUSES
 from archsim.results import ChannelClass, PhaseSummary, RunResult
+from archsim.workload.sub_batches import SECOND
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -26,8 +27,8 @@ ROW_OUTCOMES = ("hits", "misses", "conflicts")
 
 
 def job_of(operator_name: str) -> str:
-    """The operator's name without its layer: "layers[3].qkv_proj" -> "qkv_proj"."""
-    return re.sub(r"^layers?[\[.]\d+\]?\.", "", operator_name)
+    """The operator's name without layer and half of the batch: "layers[3].qkv_proj" -> "qkv_proj"."""
+    return re.sub(r"^layers?[\[.]\d+\]?\.", "", operator_name.removesuffix(SECOND))
 
 
 @dataclass(frozen=True)
