@@ -15,7 +15,7 @@ from archsim.config.errors import UserError
 from archsim.config.units import format_quantity
 from archsim.memory.pim_device import HEAD_FAMILIES, PimDevice, PimResult
 from archsim.memory.pim_memory import PimMemorySpec
-from archsim.memory.pim_offload import Unit, is_decode_attention, place
+from archsim.memory.pim_offload import STORED, Unit, is_decode_attention, place
 from archsim.memory.pim_programs import passes_of
 from archsim.records import Access, Operator, OperatorKind, PimCounts, TensorClass
 from archsim.system import DeviceSpec
@@ -71,6 +71,7 @@ class PimUnit:
         self._results: dict[tuple[object, ...], PimResult] = {}
         self._placed: dict[str, int] = {}
         self._experts: Mapping[str, int] = {}
+        self._has_cache = self.spec.separate and self.spec.holds(TensorClass.KV, expert=False)
 
     # ------------------------------------------------------------ what lies where
 
@@ -117,7 +118,7 @@ class PimUnit:
         """Whether PIM does all of an operator. Raises UserError where the device would have to, but can't reach it."""
         if place(operator, self.spec.offload) is Unit.PIM:
             return True
-        if self.spec.separate and is_decode_attention(operator):
+        if self._has_cache and is_decode_attention(operator):
             raise UserError(
                 f"the policy {self.spec.offload.policy} leaves {operator.name} to the device, but its KV cache lies in "
                 "PIM memory",
@@ -135,13 +136,13 @@ class PimUnit:
 
     def append(self, operator: Operator) -> PimPart | None:
         """New keys and values on their way to a separate PIM memory; None if the main memory takes them."""
-        if operator.kind is not OperatorKind.KV_APPEND or not self.spec.separate:
+        if operator.kind is not OperatorKind.KV_APPEND or not self._has_cache:
             return None
         return self._part(operator, [], 0, 1, replace_sent=operator.write_bytes)
 
     def without_cache(self, operator: Operator) -> Operator:
         """Attention over new tokens with its keys and values as they are before they go to a separate PIM memory."""
-        if not self.spec.separate or not any(access.tensor_class is TensorClass.KV for access in operator.reads):
+        if not self._has_cache or not any(access.tensor_class is TensorClass.KV for access in operator.reads):
             return operator
         reads = tuple(
             replace(access, tensor="kv", tensor_class=TensorClass.ACTIVATION)
@@ -283,7 +284,7 @@ class PimUnit:
 
 def _weight(operator: Operator) -> Access:
     """The matrix that a product reads (its bias is smaller)."""
-    weights = [access for access in operator.reads if access.tensor_class is TensorClass.WEIGHT]
+    weights = [access for access in operator.reads if access.tensor_class in STORED]
     return max(weights, key=lambda access: access.bytes)
 
 

@@ -61,7 +61,7 @@ class PimOverlap:
         return max([end_fs, *ends])
 
     def submit(self, index: int, operator: Operator, part: PimPart, now_fs: int) -> None:
-        """Hand an operator to PIM, all of whose inputs are there now, and the first of them since their product began."""
+        """Hand an operator to PIM. All of its inputs are there now, the first of them since their product began."""
         steps = part.steps if self.heads else 1
         begun = [self._product_starts.get(access.tensor, now_fs) for access in operator.reads]
         since_fs = max(begun, default=now_fs) if steps > 1 else now_fs

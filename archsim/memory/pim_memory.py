@@ -22,11 +22,11 @@ from archsim.config.errors import UserError
 from archsim.config.schema import Spec
 from archsim.config.units import ByteCount, Dimension, PositiveInt, format_quantity
 from archsim.memory.pim import PimSpec
-from archsim.memory.pim_offload import OffloadPolicy, OffloadSpec
+from archsim.memory.pim_offload import STORED, OffloadPolicy, OffloadSpec
 from archsim.memory.tiers import TierLinkSpec
 from archsim.records import PimCounts, TensorClass
 
-WEIGHT_POLICIES = (OffloadPolicy.ALL_GEMV, OffloadPolicy.INTENSITY)
+WEIGHT_POLICIES = (OffloadPolicy.GEMV, OffloadPolicy.ALL_GEMV, OffloadPolicy.INTENSITY)
 
 
 class PimOverlapSpec(Spec):
@@ -91,8 +91,8 @@ class PimMemorySpec(Spec):
     def holds(self, tensor_class: TensorClass, *, expert: bool) -> bool:
         """Whether a separate PIM memory has a tensor of a class, or a copy of it."""
         if tensor_class is TensorClass.KV:
-            return True
-        if tensor_class is not TensorClass.WEIGHT:
+            return self.offload.policy is not OffloadPolicy.GEMV
+        if tensor_class not in STORED:
             return False
         return self.offload.policy in WEIGHT_POLICIES or (expert and self.offload.policy is OffloadPolicy.EXPERTS)
 
