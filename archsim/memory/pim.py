@@ -37,6 +37,13 @@ class PimPlacement(StrEnum):
     LOGIC_DIE = "logic_die"
 
 
+class HeadProgramVersion(StrEnum):
+    """Which release of AttAcc's trace generator the attention of heads follows."""
+
+    CURRENT = "current"  # c600051: softmax and the moves of its weights once a head
+    FIRST = "first"  # c1540de: again after every group of a head that is alone on its channel
+
+
 class PimRefresh(StrEnum):
     """How rows are refreshed while PIM runs."""
 
@@ -193,6 +200,7 @@ class PimSpec(Spec):
     units: PimUnits
     timings: dict[str, TimingNsOrClocks]
     power_cap: PowerCap | None = None
+    program: HeadProgramVersion = HeadProgramVersion.CURRENT
     refresh: PimRefresh
     shared_command_bus: bool
     dual_row_buffer: bool = False
