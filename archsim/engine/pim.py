@@ -161,12 +161,14 @@ class PimUnit:
         if operator.name.removesuffix(SECOND).rpartition(".")[2] not in FEED_FORWARD:
             return None
         granule = self.spec.whole.organisation.channels
-        least, most = 0, gemm.n // granule  # rounds over all channels: PIM is through first, and is not
-        while most - least > 1:
-            rounds = (least + most) // 2
-            mine_fs = device_fs * (gemm.n - rounds * granule) // gemm.n
-            taken = self._share(_cut(operator, rounds * granule)).total_fs <= mine_fs
-            least, most = (rounds, most) if taken else (least, rounds)
+
+        def fits(rounds: int) -> bool:
+            """Whether PIM is through with so many outputs of each channel before the device is with the others."""
+            outputs = rounds * granule
+            theirs_fs = device_fs * (gemm.n - outputs) // gemm.n
+            return outputs < gemm.n and self._share(_cut(operator, outputs)).total_fs <= theirs_fs
+
+        least = most_below(fits)
         if least == 0:
             return None
         theirs = _cut(operator, least * granule)
@@ -280,6 +282,19 @@ class PimUnit:
                 commands={name: run.times * count for name, count in result.counts.items() if count},
             )
         )
+
+
+def most_below(fits: Callable[[int], bool]) -> int:
+    """The largest whole number that fits, if all below it do; 0 if 1 doesn't."""
+    if not fits(1):
+        return 0
+    least, most = 1, 2
+    while fits(most):
+        least, most = most, 2 * most
+    while most - least > 1:
+        middle = (least + most) // 2
+        least, most = (middle, most) if fits(middle) else (least, middle)
+    return least
 
 
 def _weight(operator: Operator) -> Access:

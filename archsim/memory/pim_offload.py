@@ -14,7 +14,6 @@ from archsim.config.schema import Spec
 from archsim.config.units import PositiveFloat, PositiveInt
 from archsim.records import Operator, OperatorKind, TensorClass
 
-
 STORED = (TensorClass.WEIGHT, TensorClass.EMBEDDING)
 """Matrices that lie in memory before anything runs."""
 
