@@ -315,7 +315,7 @@ def system_path(name_or_path: str | Path) -> Path:
         return path
     raise UserError(
         f"there is no system '{name_or_path}'",
-        expected=f"a path of a YAML file, or {listed(presets)}",
+        expected=f"a path of a YAML file, or {listed(presets, limit=100)}",
         nearest=nearest_name(path.stem, presets),
     )
 
