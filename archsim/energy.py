@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from archsim.memory.pim_memory import PimMemorySpec
 from archsim.memory.tiers import TierSpec
 from archsim.records import Counts
 from archsim.system import EnergyTableSpec, PowerSpec
@@ -50,18 +51,22 @@ def energy_pj(
     table: EnergyTableSpec,
     power: PowerSpec,
     tiers: Mapping[str, TierSpec] | None = None,
+    pim: PimMemorySpec | None = None,
 ) -> dict[str, float]:
     """Picojoules by component that one device takes for `counts` within `elapsed_fs`.
 
     `counts` are those of the whole device (all channels). Bytes pass the network between memory and buffer
     (`noc_bytes`) and the one between buffer and engines (`buffer_read_bytes` + `buffer_write_bytes`). `table` is a
     `SystemSpec.energy_table`, complete with the memory's energies. The power limit is not applied: see `within_limit`.
-    Tiers beside the main memory are components of their own, "tier_" and their name.
+    Tiers beside the main memory are components of their own, "tier_" and their name, and so are PIM's, "pim_...".
     Raises UserError for a compute format without an energy."""
     hbm = table.hbm
     assert hbm is not None, "a system's energy_table, not its energy"
     bursts = counts.dram_reads + counts.dram_writes
     buffer_bits = 8 * (counts.buffer_read_bytes + counts.buffer_write_bytes)
+    beside = {tier_component(name): tiers[name].energy_pj(part)[1] for name, part in counts.tiers.items() if tiers}
+    if pim is not None and counts.pim is not None:
+        beside |= pim.energy_pj(counts.pim)
     return {
         "hbm_activate": counts.dram_activates * hbm.activate,
         "hbm_read": counts.dram_reads * hbm.read,
@@ -75,7 +80,7 @@ def energy_pj(
         "matrix": sum(macs * table.mac_pj(element(fmt)) for fmt, macs in sorted(counts.matrix_macs.items())),
         "vector": counts.vector_flops * table.vector,
         "static": static_pj(elapsed_fs, power),
-    } | {tier_component(name): tiers[name].energy_pj(part)[1] for name, part in counts.tiers.items() if tiers}
+    } | beside
 
 
 def tier_component(tier: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from archsim.records import CAUSES, Counts, OperatorRecord, RequestRecord, TierUse
+from archsim.records import CAUSES, Counts, OperatorRecord, PimUse, RequestRecord, TierUse
 
 FS_PER_SECOND = 10**15
 PJ_PER_JOULE = 10**12
@@ -69,6 +69,7 @@ _CAUSE_WORDS = {
     "row": "row activation and bank conflicts",
     "turnaround": "HBM bus turnaround",
     "refresh": "HBM refresh",
+    "pim": "processing in memory, and the way there and back",
     "tier": "waiting for data of another memory tier",
     "fill": "memory pipeline fill and drain",
     "link": "collective communication",
@@ -117,6 +118,16 @@ METRICS: tuple[MetricDefinition, ...] = (
     MetricDefinition("{phase}.tier.{tier}.energy", "J", LOWER, "a tier's energy, all devices: energy.tier_{tier}"),
     MetricDefinition("{phase}.tier.{tier}.energy_low", "J", NEUTRAL, "the least that sources allow for tier energy"),
     MetricDefinition("{phase}.tier.{tier}.energy_high", "J", NEUTRAL, "the most that sources allow for tier energy"),
+    MetricDefinition("{phase}.pim.operators", "count", NEUTRAL, "operators on PIM, or shared out to it", 0.0),
+    MetricDefinition("{phase}.pim.busy", "fraction", NEUTRAL, "time that PIM's units work / latency"),
+    MetricDefinition("{phase}.pim.bytes", "B", NEUTRAL, "bytes that PIM's units of one device read, with padding", 0.0),
+    MetricDefinition("{phase}.pim.padding", "fraction", LOWER, "bytes of padding / pim.bytes"),
+    MetricDefinition("{phase}.pim.bandwidth", "B/s", HIGHER, "pim.bytes / time that PIM's units work"),
+    MetricDefinition(
+        "{phase}.pim.utilisation", "fraction", HIGHER, "pim.bandwidth / units' rate with MACs back to back"
+    ),
+    MetricDefinition("{phase}.pim.commands", "count", NEUTRAL, "PIM commands of one channel, the busiest", 0.0),
+    MetricDefinition("{phase}.pim.host_bytes", "B", NEUTRAL, "inputs to PIM and results from it, one device", 0.0),
     MetricDefinition("{phase}.energy.{component}", "J", NEUTRAL, "energy of one component, all devices"),
     MetricDefinition("serving.requests", "count", NEUTRAL, "requests that finished", 0.0),
     MetricDefinition("serving.context_tokens", "tokens", NEUTRAL, "prompt tokens of all requests", 0.0),
@@ -160,10 +171,11 @@ def phase_metrics(
     peak_matrix_flops_per_second: int,
     energy_breakdown_pj: Mapping[str, float],
     tiers: Sequence[TierUse] = (),
+    pim: PimUse | None = None,
 ) -> dict[str, Metric]:
     """The metrics of one phase. Records and peaks are of ONE device, `energy_breakdown_pj` is of all.
 
-    Time spent on other tiers is a metric only of devices that have some.
+    Time spent on other tiers or PIM is a metric only of devices that have some.
 
     A ratio whose denominator is zero (no HBM access, an empty phase) is left out rather than invented.
     ValueError if an operator's causes don't tile its duration: that would be a bug in the engine.
@@ -184,10 +196,14 @@ def phase_metrics(
         "energy_per_token": energy_pj / PJ_PER_JOULE / tokens if tokens else None,
         "power": energy_pj * 1e-12 * FS_PER_SECOND / latency / devices if latency else None,
     }
-    causes = [cause for cause in CAUSES if cause != "tier" or tiers]
+    absent = {"tier"} if not tiers else set()
+    absent |= {"pim"} if pim is None else set()
+    causes = [cause for cause in CAUSES if cause not in absent]
     values |= {f"time.{cause}": _over(totals.cause_fs[cause], totals.operator_fs) for cause in causes}
     for tier in tiers:
         values |= _tier_values(tier, latency)
+    if pim is not None:
+        values |= _pim_values(pim, latency)
     values |= {f"energy.{component}": pj / PJ_PER_JOULE for component, pj in energy_breakdown_pj.items()}
     if phase == "prefill":
         values["ttft"] = values["latency"]
@@ -207,6 +223,21 @@ def _tier_values(tier: TierUse, latency_fs: int) -> dict[str, float | int | None
         "energy_high": tier.energy_high_pj / PJ_PER_JOULE,
     }
     return {f"tier.{tier.name}.{name}": value for name, value in values.items()}
+
+
+def _pim_values(pim: PimUse, latency_fs: int) -> dict[str, float | int | None]:
+    counts = pim.counts
+    rate = counts.busy_fs * pim.ceiling_bytes_per_second
+    return {
+        "pim.operators": counts.operators,
+        "pim.busy": _over(counts.busy_fs, latency_fs),
+        "pim.bytes": counts.read_bytes,
+        "pim.padding": _over(counts.padding_bytes, counts.read_bytes),
+        "pim.bandwidth": _over(counts.read_bytes * FS_PER_SECOND, counts.busy_fs),
+        "pim.utilisation": _over(counts.read_bytes * FS_PER_SECOND, rate),
+        "pim.commands": sum(counts.commands.values()),
+        "pim.host_bytes": counts.host_bytes,
+    }
 
 
 def serving_metrics(requests: Sequence[RequestRecord]) -> dict[str, Metric]:

@@ -156,6 +156,50 @@ class TierUse:
 
 
 @dataclass(slots=True)
+class PimCounts:
+    """Events of processing in memory, of all channels of one device, all int; `commands` alone are those of one
+    channel, the busiest. `macs` are those on padding too, `macs_asked` without; `busy_fs` is how long units worked.
+
+    `host_bytes` are inputs and results as lowered, and new keys and values that go to a memory of their own;
+    `pin_bytes` and `link_bytes` are what passes pins and link of them."""
+
+    operators: int = 0
+    busy_fs: int = 0
+    activates: int = 0
+    read_bytes: int = 0
+    padding_bytes: int = 0
+    pin_bytes: int = 0
+    host_bytes: int = 0
+    link_bytes: int = 0
+    macs: int = 0
+    macs_asked: int = 0
+    refresh_stall_fs: int = 0
+    commands: dict[str, int] = field(default_factory=dict)
+
+    def add(self, other: PimCounts) -> None:
+        """Accumulate `other` into self, field by field."""
+        for name in self.__slots__:
+            if name == "commands":
+                for command, count in other.commands.items():
+                    self.commands[command] = self.commands.get(command, 0) + count
+            else:
+                setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+@dataclass(frozen=True, slots=True)
+class PimUse:
+    """What a phase did with processing in memory, of one device. `placed_bytes` and `capacity_bytes` are 0 if the main
+    memory itself computes; the ceiling is what the units read with multiply-accumulates back to back."""
+
+    memory: str
+    policy: str
+    capacity_bytes: int
+    placed_bytes: int
+    ceiling_bytes_per_second: int
+    counts: PimCounts
+
+
+@dataclass(slots=True)
 class Counts:
     """Events of one device, all int. Kernels count events, never joules; energy.py multiplies.
 
@@ -187,6 +231,7 @@ class Counts:
     matrix_macs: dict[str, int] = field(default_factory=dict)
     vector_flops: int = 0
     tiers: dict[str, TierCounts] = field(default_factory=dict)
+    pim: PimCounts | None = None
 
     def add(self, other: Counts) -> None:
         """Accumulate `other` into self, field by field."""
@@ -197,14 +242,19 @@ class Counts:
             elif name == "tiers":
                 for tier, counts in other.tiers.items():
                     self.tiers.setdefault(tier, TierCounts()).add(counts)
+            elif name == "pim":
+                if other.pim is not None:
+                    self.pim = self.pim or PimCounts()
+                    self.pim.add(other.pim)
             else:
                 setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-CAUSES = ("launch", "compute", "transfer", "row", "turnaround", "refresh", "tier", "fill", "link")
+CAUSES = ("launch", "compute", "transfer", "row", "turnaround", "refresh", "pim", "tier", "fill", "link")
 """Named causes whose times tile an operator's duration: kernel launch; waiting on the matrix or
 vector engine; data bursts on the HBM pins; row activation and bank conflicts; bus turnaround;
-refresh; data of another memory tier; memory pipeline fill and drain; collective communication."""
+refresh; processing in memory, with the way there and back; data of another memory tier; memory
+pipeline fill and drain; collective communication."""
 
 
 @dataclass(slots=True)

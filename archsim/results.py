@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from archsim.config.errors import UserError
 from archsim.metrics import Metric, bound_times_fs, phase_metrics, serving_metrics
-from archsim.records import BandwidthSample, Counts, OperatorRecord, RequestRecord, Span, TierUse
+from archsim.records import BandwidthSample, Counts, OperatorRecord, PimCounts, PimUse, RequestRecord, Span, TierUse
 from archsim.results_store import bandwidth_table, manifest, operator_table, replaced_directory, request_table
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class PhaseSummary:
     description: str = ""
     channels: tuple[ChannelClass, ...] = ()
     tiers: tuple[TierUse, ...] = ()
+    pim: PimUse | None = None
     bound_fs: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -105,6 +106,7 @@ class PhaseData(PhaseSummary):
             peak_matrix_flops_per_second=self.peak_matrix_flops_per_second,
             energy_breakdown_pj=self.energy_pj,
             tiers=self.tiers,
+            pim=self.pim,
         )
 
 
@@ -319,6 +321,7 @@ def _phase_as_dict(phase: PhaseData) -> dict[str, Any]:
     entry["energy_pj"] = dict(phase.energy_pj)
     entry["channels"] = [asdict(channel) for channel in phase.channels]
     entry["tiers"] = [asdict(tier) for tier in phase.tiers]
+    entry["pim"] = asdict(phase.pim) if phase.pim is not None else None
     entry["bound_fs"] = bound_times_fs(phase.records)
     return entry
 
@@ -336,4 +339,6 @@ def _phase_from_dict(entry: dict[str, Any]) -> PhaseSummary:
     )
     bound_fs = dict(sorted(entry["bound_fs"].items(), key=lambda item: (-item[1], item[0])))
     tiers = tuple(TierUse(**tier) for tier in entry.get("tiers", ()))
-    return PhaseSummary(**{**entry, "channels": channels, "tiers": tiers, "bound_fs": bound_fs})
+    use = entry.get("pim")
+    pim = PimUse(**{**use, "counts": PimCounts(**use["counts"])}) if use is not None else None
+    return PhaseSummary(**{**entry, "channels": channels, "tiers": tiers, "pim": pim, "bound_fs": bound_fs})

@@ -16,7 +16,7 @@ from platform import platform, python_version
 from typing import TYPE_CHECKING, Any, Protocol
 
 from archsim.config.errors import UserError
-from archsim.records import CAUSES, BandwidthSample, Counts, OperatorRecord, RequestRecord, TierCounts
+from archsim.records import CAUSES, BandwidthSample, Counts, OperatorRecord, PimCounts, RequestRecord, TierCounts
 
 if TYPE_CHECKING:
     import pyarrow
@@ -82,7 +82,7 @@ def operator_table(phases: Sequence[Phase]) -> pyarrow.Table:
 
 def _count_columns(counts: Sequence[Counts]) -> dict[str, list[int]]:
     columns: dict[str, list[int]] = {}
-    for name in (f.name for f in fields(Counts) if f.name not in ("matrix_macs", "tiers")):
+    for name in (f.name for f in fields(Counts) if f.name not in ("matrix_macs", "tiers", "pim")):
         column = "counted_vector_flops" if name == "vector_flops" else name
         columns[column] = [getattr(count, name) for count in counts]
     for number_format in sorted({fmt for count in counts for fmt in count.matrix_macs}):
@@ -91,6 +91,17 @@ def _count_columns(counts: Sequence[Counts]) -> dict[str, list[int]]:
         parts = [count.tiers.get(tier, TierCounts()) for count in counts]
         columns[f"tier_{tier}_read_bytes"] = [part.read_bytes for part in parts]
         columns[f"tier_{tier}_write_bytes"] = [part.write_bytes for part in parts]
+    if any(count.pim is not None for count in counts):
+        columns |= _pim_columns([count.pim or PimCounts() for count in counts])
+    return columns
+
+
+def _pim_columns(counts: Sequence[PimCounts]) -> dict[str, list[int]]:
+    """What each operator did on PIM; commands are those of the busiest channel."""
+    names = [f.name for f in fields(PimCounts) if f.name != "commands"]
+    columns = {f"pim_{name}": [getattr(count, name) for count in counts] for name in names}
+    for command in sorted({command for count in counts for command in count.commands}):
+        columns[f"pim_command_{command}"] = [count.commands.get(command, 0) for count in counts]
     return columns
 
 

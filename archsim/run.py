@@ -21,6 +21,7 @@ from archsim.engine.phases import (
     new_machine,
     peak_matrix_flops,
     phase_machine,
+    pim_placed_bytes,
     placed_bytes,
     run_phase,
 )
@@ -33,7 +34,16 @@ from archsim.experiment import (
 )
 from archsim.fabric.collectives import collective
 from archsim.memory.sram_memory import SramMemorySpec
-from archsim.records import Counts, Operator, OperatorRecord, OperatorTrace, TierCounts, TierUse
+from archsim.records import (
+    Counts,
+    Operator,
+    OperatorRecord,
+    OperatorTrace,
+    PimCounts,
+    PimUse,
+    TierCounts,
+    TierUse,
+)
 from archsim.report import ARTEFACTS
 from archsim.report.terminal import progress as progress_bar
 from archsim.results import ChannelClass, PhaseData, Provenance, RunData, RunResult, write_run
@@ -41,6 +51,7 @@ from archsim.results_store import ensure_writable
 from archsim.serving.serve import serve
 from archsim.system import HbmSpec, SystemSpec, load_system
 from archsim.workload.operators import lower_decode, lower_prefill
+from archsim.workload.sub_batches import halves, interleaved
 
 WARM_UP_OPERATORS = 8
 
@@ -119,7 +130,7 @@ def _phases(loaded: LoadedExperiment, workload: PhasesWorkload, progress: bool) 
         plan.append((trace, prefill.batch * prefill.prompt_tokens, what))
     if decode is not None:
         what = f"batch {workload.batch}, {decode.context_tokens} tokens of context each"
-        trace = lower_decode(model, precision, tp, (decode.context_tokens,) * workload.batch)
+        trace = _decode_trace(setup, (decode.context_tokens,) * workload.batch)
         plan.append((trace, workload.batch * (decode.context_tokens + 1), what))
     for trace, kv_tokens, _ in plan:
         phase_machine(setup, trace.sequences, kv_tokens)  # all fits before anything runs
@@ -129,6 +140,16 @@ def _phases(loaded: LoadedExperiment, workload: PhasesWorkload, progress: bool) 
             outcome = run_phase(setup, trace, kv_tokens, bar.advance if bar is not None else None)
         phases.append(_phase_data(loaded, outcome, what))
     return tuple(phases)
+
+
+def _decode_trace(setup: Setup, contexts: Sequence[int]) -> OperatorTrace:
+    """A decode step; in two interleaved halves where the system has PIM that works on one while the other computes."""
+    model, precision, tp = setup.model, setup.precision, setup.tensor_parallel
+    pim = setup.system.device.pim
+    if pim is None or not pim.overlap.sub_batches or len(contexts) < 2:
+        return lower_decode(model, precision, tp, contexts)
+    first, second = halves(contexts)
+    return interleaved(lower_decode(model, precision, tp, first), lower_decode(model, precision, tp, second))
 
 
 def _setup(loaded: LoadedExperiment) -> Setup:
@@ -162,6 +183,7 @@ def _phase_data(loaded: LoadedExperiment, outcome: PhaseOutcome, description: st
         operator_energy_pj=[total_pj(energy) * trace.devices for energy in energies],
         channels=_channel_classes(outcome.channels),
         tiers=_tier_uses(system, records, outcome.placed_bytes, energy),
+        pim=_pim_use(system, records, outcome.pim_placed_bytes),
         **_peaks(system, trace),
     )
 
@@ -206,6 +228,25 @@ def _tier_uses(
     return tuple(uses)
 
 
+def _pim_use(system: SystemSpec, records: Sequence[OperatorRecord], placed_bytes: int) -> PimUse | None:
+    """What a phase did with processing in memory; None for a system without."""
+    pim = system.device.pim
+    if pim is None:
+        return None
+    counts = PimCounts()
+    for record in records:
+        if record.counts.pim is not None:
+            counts.add(record.counts.pim)
+    return PimUse(
+        memory=f"{pim.stacks} x {pim.technology.name}",
+        policy=str(pim.offload.policy),
+        capacity_bytes=pim.capacity or 0,
+        placed_bytes=placed_bytes,
+        ceiling_bytes_per_second=int(pim.peak_bytes_per_second),
+        counts=counts,
+    )
+
+
 def _channel_classes(groups: Sequence[ChannelGroup]) -> tuple[ChannelClass, ...]:
     return tuple(
         ChannelClass(label=_channel_label(group.members), weight=len(group.members), counts=group.counts)
@@ -225,9 +266,9 @@ def _channel_label(members: Sequence[int]) -> str:
 def _operator_energies(system: SystemSpec, records: Sequence[OperatorRecord]) -> list[dict[str, float]]:
     """Energy by component of one device for each operator, within the board's power limit."""
     table, power = system.energy_table, system.device.power
-    tiers = system.device.tiers
+    tiers, pim = system.device.tiers, system.device.pim
     return [
-        within_limit(energy_pj(record.counts, record.duration_fs, table, power, tiers), record.duration_fs, power)
+        within_limit(energy_pj(record.counts, record.duration_fs, table, power, tiers, pim), record.duration_fs, power)
         for record in records
     ]
 
@@ -285,6 +326,7 @@ def _serve(loaded: LoadedExperiment, workload: RequestsWorkload, progress: bool)
         operator_energy_pj=[total_pj(energy) * machine.devices for energy in energies],
         channels=_channel_classes(channel_groups(machine)),
         tiers=_tier_uses(machine.system, records, placed_bytes(machine), energy),
+        pim=_pim_use(machine.system, records, pim_placed_bytes(machine)),
         **_peaks(machine.system, trace),
     )
     return (phase,), outcome.requests
@@ -312,7 +354,20 @@ def _facts(loaded: LoadedExperiment) -> dict[str, str]:
         "memory per device": f"{memory.in_words}, {format_quantity(memory.peak_bytes_per_second, 'bytes/s')} peak",
         "precision": f"weights {workload.precision.weights}, KV {workload.precision.kv}, "
         f"activations {workload.precision.activations}",
-    } | tiers
+    } | (tiers | _pim_facts(system))
+
+
+def _pim_facts(system: SystemSpec) -> dict[str, str]:
+    pim = system.device.pim
+    if pim is None:
+        return {}
+    where = "a memory of its own" if pim.separate else "the main memory itself"
+    rate = format_quantity(pim.peak_bytes_per_second, "bytes/s")
+    overlap = [name for name, on in pim.overlap.model_dump(exclude_none=True).items() if on is True]
+    return {
+        "processing in memory": f"{pim.stacks} x {pim.technology.name}, {rate} at its units, {where}",
+        "offloaded to PIM": f"by {pim.offload.policy}" + (f"; overlap of {', '.join(overlap)}" if overlap else ""),
+    }
 
 
 def _provenance(loaded: LoadedExperiment) -> tuple[Provenance, ...]:
@@ -321,6 +376,7 @@ def _provenance(loaded: LoadedExperiment) -> tuple[Provenance, ...]:
     return (
         _memory_provenance(loaded.system.spec.device.memory),
         *_tier_provenance(loaded.system.spec),
+        *_pim_provenance(loaded.system.spec),
         Provenance(
             subject="devices",
             standing="exact",
@@ -365,6 +421,16 @@ def _tier_provenance(system: SystemSpec) -> list[Provenance]:
     return [exact, Provenance(subject="staging between tiers", standing="model", note=note)]
 
 
+def _pim_provenance(system: SystemSpec) -> list[Provenance]:
+    pim = system.device.pim
+    if pim is None:
+        return []
+    note = "every command of the busiest channel scheduled under the technology's rules; equal operators simulated once"
+    exact = Provenance(subject="PIM commands", standing="exact", note=note)
+    note = "which operators go there, the way there and back, and what overlaps (docs/pim_engine.md)"
+    return [exact, Provenance(subject="offloading", standing="model", note=note)]
+
+
 def _override_words(overrides: Overrides) -> list[str]:
     if isinstance(overrides, Mapping):
         return [f"{name}={value}" for name, value in overrides.items()]
@@ -388,8 +454,10 @@ class KernelPredictor:
         self._machine.restart()
         (record,) = self._machine.run(trace)
         power = self._system.device.power
-        tiers = self._system.device.tiers
-        energy = energy_pj(record.counts, record.duration_fs, self._system.energy_table, power, tiers)
+        device = self._system.device
+        energy = energy_pj(
+            record.counts, record.duration_fs, self._system.energy_table, power, device.tiers, device.pim
+        )
         return record.duration_fs, total_pj(within_limit(energy, record.duration_fs, power))
 
     def predict_collective(self, operation: str, devices: int, message_bytes: int, fmt: str) -> tuple[int, float]:

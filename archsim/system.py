@@ -32,6 +32,7 @@ from archsim.config.units import (
 from archsim.config.units import Dimension as Unit
 from archsim.fabric.links import LinkSpec
 from archsim.memory.layout import InterleaveSpec, Layout
+from archsim.memory.pim_memory import PimMemorySpec
 from archsim.memory.sram import SramSpec
 from archsim.memory.sram_memory import SramMemorySpec
 from archsim.memory.standard import ControllerSpec, DramStandard
@@ -146,11 +147,13 @@ class DeviceSpec(Spec):
     `prefetch` says whether an operator's loads start behind the operator before it while the buffer allows (a
     compiled dataflow machine) or only with its own launch (a GPU's separate kernels). `stream_window` is how many
     bytes may be in flight or waiting to be consumed; without it, what the buffer holds. `tiers` are further memories
-    by name, `placement` says which tensors lie there; rules call the main memory `hbm`."""
+    by name, `placement` says which tensors lie there; rules call the main memory `hbm`. `pim` is processing in memory,
+    in the main memory or beside it."""
 
     name: str
     memory: MemorySpec
     tiers: dict[str, TierSpec] = Field(default_factory=dict)
+    pim: PimMemorySpec | None = None
     placement: PlacementSpec = PlacementSpec()
     matrix: MatrixEngineSpec
     vector: VectorEngineSpec
@@ -178,7 +181,21 @@ class DeviceSpec(Spec):
         if self.prefetch and isinstance(self.memory, SramMemorySpec):
             raise UserError("a prefetch from SRAM", expected="prefetch: false; operands are read in place")
         self._check_tiers()
+        self._check_pim()
         return self
+
+    def _check_pim(self) -> None:
+        pim = self.pim
+        if pim is None:
+            return
+        if self.tiers or self.prefetch:
+            raise UserError("pim beside tiers or prefetch is not simulated", expected="pim alone, prefetch: false")
+        if not pim.separate and pim.held_bytes < self.memory.capacity:
+            raise UserError(
+                f"pim is the main memory of {_bytes(self.memory.capacity)}, but its {pim.stacks} stacks hold "
+                f"{_bytes(pim.held_bytes)}",
+                expected="as many PIM stacks as the memory has, or pim.capacity for a memory of its own",
+            )
 
     def _check_tiers(self) -> None:
         if MAIN_TIER in self.tiers:
@@ -350,7 +367,7 @@ def system_path(name_or_path: str | Path) -> Path:
         return path
     raise UserError(
         f"there is no system '{name_or_path}'",
-        expected="a path of a YAML file, or a name that `archsim describe systems` lists",
+        expected=f"a path of a YAML file, or {listed(presets, limit=100)}",
         nearest=nearest_name(path.stem, presets),
     )
 

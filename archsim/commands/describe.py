@@ -199,6 +199,9 @@ def _derived(spec: Spec) -> Iterator[Fact]:
     if isinstance(spec, SystemSpec):
         peak, capacity = spec.device.memory.peak_bytes_per_second, spec.capacity_bytes
         yield Fact("(memory bandwidth of a device)", format_quantity(peak, Dimension.BYTES_PER_SECOND, 4), COMPUTED)
+        if spec.device.pim is not None:
+            units = format_quantity(spec.device.pim.peak_bytes_per_second, Dimension.BYTES_PER_SECOND, 4)
+            yield Fact("(bandwidth at the PIM units of a device)", units, COMPUTED)
         yield Fact("(usable memory of all devices)", format_quantity(capacity, Dimension.BYTES, 4), COMPUTED)
 
 

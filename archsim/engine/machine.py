@@ -8,19 +8,22 @@ they give the same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import simpy
 
+from archsim.config.errors import UserError
 from archsim.engine.main_memory import main_memory, with_hops
 from archsim.engine.memory_port import MemoryPort, NoProgressError
 from archsim.engine.outcome import check_bounds, folded_records_of, records_of
+from archsim.engine.pim import PimUnit
+from archsim.engine.pim_overlap import PimOverlap
 from archsim.engine.placement import PagedKv
 from archsim.engine.prepare import Prepared, Preparer
-from archsim.engine.roofline import bound_records
+from archsim.engine.roofline import bound_records, overlapped
 from archsim.engine.tiering import TieredPlacement
 from archsim.engine.tiers import TierOutcome, Tiers
 from archsim.engine.work import COLLECTIVE_KINDS
@@ -87,11 +90,18 @@ class Machine:
         self.memory, main = main_memory(system.device.memory, shortcuts=shortcuts, paged_kv=paged_kv)
         self._tiers = Tiers(system.device, shortcuts=shortcuts)
         self.placement = TieredPlacement(main, system.device.placement, self._tiers.stores, kv_token_bytes)
-        self._preparer = Preparer(system, devices, self.memory, self.placement, cold=cold)
+        pim = system.device.pim
+        if pim is not None and paged_kv is not None:
+            raise UserError("PIM lays out a contiguous KV cache", expected="no kv_block_tokens with `pim`")
+        self.pim = PimUnit(system.device, cycle=cycle, shortcuts=shortcuts) if pim is not None else None
+        self._overlaps = pim.overlap if pim is not None and pim.overlap.any else None
+        self._overlap: PimOverlap | None = None
+        self._preparer = Preparer(system, devices, self.memory, self.placement, cold=cold, pim=self.pim)
         self._cycle = cycle
         self._stepwise = (
             stepwise or system.device.prefetch or self.memory.layout is not None or bool(system.device.tiers)
         )
+        self._stepwise |= self._overlaps is not None
         self._folded = folded
         self._hopped: tuple[OperatorTrace, tuple[Operator, ...]] | None = None
         self.restart()
@@ -113,17 +123,28 @@ class Machine:
 
     def reserve(self, accesses: Iterable[Access]) -> None:
         """Place tensors in memory. Raises UserError if they don't fit."""
-        self.placement.reserve(accesses)
+        self.placement.reserve(accesses if self.pim is None else self.pim.reserve(accesses))
+
+    def name_experts(self, experts_of: Mapping[str, int]) -> None:
+        """Tell which weights are stacks of experts, and of how many. Before they are placed."""
+        self.placement.name_experts(experts_of)
+        if self.pim is not None:
+            self.pim.name_experts(experts_of)
 
     def run(self, trace: OperatorTrace, iteration: int = 0, step: Step | None = None) -> list[OperatorRecord]:
         """Run a trace to its end, from now on; its records. Raises NoProgressError if a component is stuck."""
         prepared = [self._preparer.prepare(operator) for operator in self._operators(trace)]
+        self._pim_waits: list[int] = []
+        if self._overlaps is not None:
+            prepared = overlapped(prepared)
+            self._pim_waits = [0] * len(prepared)
+            self._overlap = PimOverlap(self._overlaps.heads)
         process = self.environment.process(self._execute(prepared, step))
         outcomes: np.ndarray = self.environment.run(until=process)  # type: ignore[assignment]
         make = folded_records_of if self._folded else records_of
         if self._cycle:
             check_bounds(prepared, outcomes, self.system.device)
-            records = make(trace, prepared, outcomes, self.memory, iteration, self._tier_outcomes)
+            records = make(trace, prepared, outcomes, self.memory, iteration, self._tier_outcomes, self._pim_waits)
         else:
             records = bound_records(trace, prepared, outcomes, self.memory.burst_bytes, iteration)
         self.trail.operators += records
@@ -198,7 +219,9 @@ class Machine:
         """One operator: launch and lead, then memory and engines together, then tail. Returns what it prefetched."""
         environment = self.environment
         outcome[START_FS] = environment.now
+        yield environment.timeout(self._wait_for_pim(index, item))
         lead_fs = item.launch_fs + item.lead_fs if ahead is None else item.lead_fs
+        begin_fs = self.now_fs
         yield environment.timeout(lead_fs)
         outcome[STREAM_START_FS] = environment.now
         self._port.catch_up()
@@ -210,18 +233,43 @@ class Machine:
         elif item.transfer is not None:
             _, done = self._port.submit(item.transfer)
         prefetched = self._prefetch(item, following)
-        yield done if done is not None else environment.timeout(item.fixed_fs)
+        submitted = self._overlap is not None and item.pim_alone
+        yield done if done is not None else environment.timeout(0 if submitted else item.fixed_fs)
         if item.parts:
             end_fs = self._tiers.finish(item.parts, self._tier_outcomes[index])
             yield environment.timeout(max(0, end_fs - self.now_fs))
         outcome[STREAM_END_FS] = environment.now
         yield environment.timeout(item.tail_fs)
+        yield environment.timeout(self._work_with_pim(index, item, begin_fs, int(outcome[STREAM_START_FS])))
         outcome[END_FS] = environment.now
         self._port.catch_up()
         counts = self.memory.count_vector()
         outcome[FIRST_COUNT:] = counts - self._seen
         self._seen = counts
         return prefetched
+
+    def _wait_for_pim(self, index: int, item: Prepared) -> int:
+        """Until what an operator reads of PIM's results is there."""
+        if self._overlap is None:
+            return 0
+        wait_fs = max(0, self._overlap.ready_fs(item.operator) - self.now_fs)
+        self._pim_waits[index] = wait_fs
+        return wait_fs
+
+    def _work_with_pim(self, index: int, item: Prepared, begin_fs: int, stream_fs: int) -> int:
+        """An operator that PIM does goes there; one that PIM takes part in, or whose last inputs are PIM's, waits."""
+        overlap = self._overlap
+        if overlap is None:
+            return 0
+        end_fs = self.now_fs
+        if item.pim is not None and not item.pim_alone:
+            end_fs = max(end_fs, overlap.beside(index, item.pim, stream_fs))
+        overlap.begin(item.operator, begin_fs)
+        end_fs = overlap.end_fs(item.operator, begin_fs, end_fs)
+        if item.pim is not None and item.pim_alone:
+            overlap.submit(index, item.operator, item.pim, end_fs)
+        self._pim_waits[index] += end_fs - self.now_fs
+        return end_fs - self.now_fs
 
     def _prefetch(self, item: Prepared, following: Prepared | None) -> tuple[int, simpy.Event] | None:
         """Start the next operator's loads, if the device does that; its consumer waits at a gate.
@@ -248,6 +296,8 @@ class Machine:
         for tiers, record in zip(self._tier_outcomes, records, strict=False):  # a chain touches no other tier
             for name, (issue_fs, arrival_fs) in tiers.busy.items():
                 self.trail.spans.append(Span(f"GPU[0].{name}", record.name, issue_fs, arrival_fs))
+        for index, begin_fs, done_fs in self._overlap.busy if self._overlap is not None else ():
+            self.trail.spans.append(Span("GPU[0].PIM", records[index].name, begin_fs, done_fs))
         for item, outcome, record in zip(prepared, outcomes, records, strict=True):
             start_fs, end_fs = int(outcome[STREAM_START_FS]), int(outcome[STREAM_END_FS])
             for component in _components(item):
@@ -271,6 +321,8 @@ def _components(item: Prepared) -> list[str]:
     """The parts of the device that an operator keeps busy."""
     if item.operator.kind in COLLECTIVE_KINDS:
         return ["GPU[0].Link"]
+    if item.pim_alone:
+        return ["GPU[0].PIM"]
     parts = ["GPU[0].HBM"] if item.transfer is not None else []
     if item.engine_fs:
         parts.append("GPU[0].Matrix" if item.operator.matrix_flops else "GPU[0].Vector")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,12 +24,17 @@ MEMORY_CAUSES = (
 
 
 def cause_table(
-    prepared: Sequence[Prepared], outcomes: np.ndarray, memory: MainMemory, tiers: Sequence[TierOutcome]
+    prepared: Sequence[Prepared],
+    outcomes: np.ndarray,
+    memory: MainMemory,
+    tiers: Sequence[TierOutcome],
+    pim_waits: Sequence[int],
 ) -> np.ndarray:
     """int64[n, len(CAUSES)]: the time of each operator by cause, in femtoseconds, tiling it exactly.
 
     Memory causes are the data bus's time, mean over the pseudo-channels, granted in the order of `MEMORY_CAUSES` until
-    the stream's time is used; what is left of it is another tier's (data that arrive while the operator runs, at the
+    the stream's time is used; PIM's are `pim_waits`, or all that is left of an operator on PIM but what the host adds;
+    what is left then is another tier's (data that arrive while the operator runs, at the
     tier's ceiling, or waiting for them if that is longer), then the engines' up to their own time; the rest is pipeline
     fill."""
     column = {cause: k for k, cause in enumerate(CAUSES)}
@@ -49,6 +54,12 @@ def cause_table(
     if tiers:
         table[:, column["tier"]] = np.minimum(left, [max(one.wait_fs, one.data_fs) for one in tiers])
         left = left - table[:, column["tier"]]
+    if any(item.pim_alone for item in prepared) and not pim_waits:
+        alone = np.array([item.pim_alone for item in prepared])
+        table[:, column["pim"]] = np.where(alone, np.maximum(left - engine, 0), 0)
+        left = left - table[:, column["pim"]]
+    elif pim_waits:
+        table[:, column["pim"]] = pim_waits
     table[:, column["link"]] = link
     left = left - link
     table[:, column["compute"]] = np.minimum(left, engine)
@@ -65,20 +76,28 @@ def records_of(
     memory: MainMemory,
     iteration: int,
     tiers: Sequence[TierOutcome] = (),
+    pim_waits: Sequence[int] = (),
 ) -> list[OperatorRecord]:
     """One record per operator."""
-    table = cause_table(prepared, outcomes, memory, tiers)
+    table = cause_table(prepared, outcomes, memory, tiers, pim_waits)
     assert (table >= 0).all(), "an operator's causes don't tile its time"
     records = []
     for index, (item, outcome, causes) in enumerate(zip(prepared, outcomes, table.tolist(), strict=True)):
         cause_fs = dict(zip(CAUSES, causes, strict=True))
-        counts = replace(item.counts, matrix_macs=dict(item.counts.matrix_macs))
+        counts = copied(item.counts)
         memory.add_counts(outcome[FIRST_COUNT:], counts)
         _count_traffic(counts, item.padding_bytes, tiers[index : index + 1])
         records.append(
             record_of(trace, item, iteration, int(outcome[START_FS]), int(outcome[END_FS]), cause_fs, counts)
         )
     return records
+
+
+def copied(counts: Counts) -> Counts:
+    """Counts of their own, to be added to."""
+    copy = Counts()
+    copy.add(counts)
+    return copy
 
 
 def record_of(
@@ -103,7 +122,7 @@ def record_of(
         bound=bound_of(cause_fs),
         roofline_fs=item.roofline_fs,
         cause_fs=cause_fs,
-        matrix_flops=operator.matrix_flops,
+        matrix_flops=0 if item.pim_alone else operator.matrix_flops,  # PIM's are counts.pim.macs
         vector_flops=operator.vector_flops,
         counts=counts,
     )
@@ -128,11 +147,12 @@ def folded_records_of(
     memory: MainMemory,
     iteration: int,
     tiers: Sequence[TierOutcome] = (),
+    pim_waits: Sequence[int] = (),
 ) -> list[OperatorRecord]:
     """One record for all layers' operators of a name ("32 x qkv_proj"), laid end to end over the iteration's time.
 
     A server runs millions of operators; their sums per iteration are exact, the order within it is given up."""
-    table = cause_table(prepared, outcomes, memory, tiers)
+    table = cause_table(prepared, outcomes, memory, tiers, pim_waits)
     assert (table >= 0).all(), "an operator's causes don't tile its time"
     groups: dict[str, _Group] = {}
     for index, item in enumerate(prepared):
@@ -141,7 +161,7 @@ def folded_records_of(
             group = groups[item.group] = _Group(item.operator.kind, [])
         group.members.append(index)
         group.roofline_fs += item.roofline_fs
-        group.matrix_flops += item.operator.matrix_flops
+        group.matrix_flops += 0 if item.pim_alone else item.operator.matrix_flops
         group.vector_flops += item.operator.vector_flops
         group.padding_bytes += item.padding_bytes
     records = []
@@ -176,10 +196,11 @@ def folded_records_of(
 
 
 def bound_of(cause_fs: dict[str, int]) -> str:
-    """What an operator's time mostly went to: memory, another tier, compute, link, or latency (launch and fill)."""
+    """What an operator's time mostly went to: memory, another tier, PIM, compute, link, latency (launch and fill)."""
     groups = {
         "memory": cause_fs["transfer"] + cause_fs["row"] + cause_fs["turnaround"] + cause_fs["refresh"],
         "tier": cause_fs["tier"],
+        "pim": cause_fs["pim"],
         "compute": cause_fs["compute"],
         "link": cause_fs["link"],
         "latency": cause_fs["launch"] + cause_fs["fill"],
@@ -195,6 +216,8 @@ def _add_engine_counts(total: Counts, part: Counts) -> None:
     total.vector_flops += part.vector_flops
     for fmt, macs in part.matrix_macs.items():
         total.matrix_macs[fmt] = total.matrix_macs.get(fmt, 0) + macs
+    if part.pim is not None:
+        total.add(Counts(pim=part.pim))
 
 
 def _count_traffic(counts: Counts, padding_bytes: int, tiers: Sequence[TierOutcome]) -> None:
@@ -203,6 +226,7 @@ def _count_traffic(counts: Counts, padding_bytes: int, tiers: Sequence[TierOutco
         for name, part in outcome.counts.items():
             counts.tiers.setdefault(name, TierCounts()).add(part)
     beside = sum(part.read_bytes + part.write_bytes for part in counts.tiers.values())
+    beside += counts.pim.host_bytes if counts.pim is not None else 0
     counts.noc_bytes = counts.dram_read_bytes + counts.dram_write_bytes + beside
     counts.dram_padding_bytes = padding_bytes
 
@@ -219,5 +243,8 @@ def check_bounds(prepared: Sequence[Prepared], outcomes: np.ndarray, device: Dev
             assert duration.sum() >= bound_fs, f"a trace is faster than its bytes at the full rate of {name}"
         return
     bound = np.array([item.roofline_fs for item in prepared], np.int64)
+    if device.pim is not None and device.pim.overlap.any:
+        assert duration.sum() >= bound.sum(), "a trace is faster than PIM's bytes at the full rate of its units"
+        bound[[item.pim_alone for item in prepared]] = 0  # `overlapped` has made them shares of the trace's
     too_fast = np.flatnonzero(duration < bound)
     assert not len(too_fast), f"{prepared[too_fast[0]].operator.name} is faster than its roofline bound"

@@ -25,6 +25,7 @@ class PhaseOutcome:
     trail: Trail
     channels: tuple[ChannelGroup, ...]
     placed_bytes: dict[str, int]
+    pim_placed_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def new_machine(
         paged_kv=paged_kv,
         kv_token_bytes=token_bytes * sequences if sequences is not None else None,
     )
-    machine.placement.name_experts(experts_of(setup.model, setup.precision, setup.tensor_parallel))
+    machine.name_experts(experts_of(setup.model, setup.precision, setup.tensor_parallel))
     machine.reserve(tensors(setup.model, setup.precision, setup.tensor_parallel))
     return machine
 
@@ -104,12 +105,18 @@ def run_phase(setup: Setup, trace: OperatorTrace, kv_tokens: int, step: Step | N
     """Run one phase on a machine of its own whose cache holds `kv_tokens` tokens in all."""
     machine = phase_machine(setup, trace.sequences, kv_tokens)
     machine.run(trace, step=step)
-    return PhaseOutcome(trace, machine.trail, channel_groups(machine), placed_bytes(machine))
+    placed = placed_bytes(machine), pim_placed_bytes(machine)
+    return PhaseOutcome(trace, machine.trail, channel_groups(machine), *placed)
 
 
 def placed_bytes(machine: Machine) -> dict[str, int]:
     """Bytes of the tensors on each tier beside the main memory, of one device."""
     return {name: store.used_bytes for name, store in machine.placement.stores.items()}
+
+
+def pim_placed_bytes(machine: Machine) -> int:
+    """Bytes of the tensors in a separate PIM memory of one device; 0 if there is none."""
+    return machine.pim.used_bytes if machine.pim is not None else 0
 
 
 def channel_groups(machine: Machine) -> tuple[ChannelGroup, ...]:

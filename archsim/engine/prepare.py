@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from archsim.compute.matrix import TileWork
+from archsim.engine.pim import PimPart, PimUnit
 from archsim.engine.placement import Placement
 from archsim.engine.tier_pipeline import TierPart
 from archsim.engine.tiering import TieredPlacement
@@ -25,6 +26,7 @@ from archsim.memory.layout import Shares
 from archsim.memory.main import MainMemory
 from archsim.records import Counts, Operator
 from archsim.system import SystemSpec
+from archsim.workload.sub_batches import SECOND
 
 TILES_IN_WINDOW = 4
 """The consumer works on a quarter of the window at a time: what it frees is refilled while it goes on."""
@@ -40,6 +42,7 @@ operators are consumed alike. It waits for memory anyway: only the last tile end
 class Prepared:
     """An operator, ready to run. `fixed_fs` is its time if nothing goes through memory (`transfer` is None).
 
+    `pim` is what processing in memory does of it: all (`pim_alone`), or a part beside the device.
     `loads` names the tensors that it reads through the main memory, whose bytes `memory_bytes` are; `parts` is what it
     moves on other tiers, by their names."""
 
@@ -59,6 +62,8 @@ class Prepared:
     counts: Counts
     parts: Mapping[str, TierPart] = field(default_factory=dict)
     tier_fs: int = 0
+    pim: PimPart | None = None
+    pim_alone: bool = False
 
     @cached_property
     def row(self) -> tuple[int, ...]:
@@ -78,7 +83,7 @@ class Prepared:
     @cached_property
     def group(self) -> str:
         """The operator's name without its layer: "qkv_proj" for "layers[3].qkv_proj"."""
-        name = self.operator.name
+        name = self.operator.name.removesuffix(SECOND)
         return name.split("].", 1)[1] if name.startswith("layers[") else name
 
 
@@ -86,7 +91,14 @@ class Preparer:
     """Prepares operators for one device. Operators are immutable and shared between traces, so the answers are kept."""
 
     def __init__(
-        self, system: SystemSpec, devices: int, memory: MainMemory, placement: TieredPlacement, *, cold: bool = False
+        self,
+        system: SystemSpec,
+        devices: int,
+        memory: MainMemory,
+        placement: TieredPlacement,
+        *,
+        cold: bool = False,
+        pim: PimUnit | None = None,
     ) -> None:
         self._system = system
         self._devices = devices
@@ -94,6 +106,7 @@ class Preparer:
         self._tiering = placement
         self._placement: Placement = placement.main
         self._cold = cold
+        self._pim = pim
         self._peak = system.device.memory.peak_bytes_per_second
         self._prepared: dict[int, Prepared] = {}
         self._tile_works: dict[object, TileWork] = {}
@@ -105,7 +118,12 @@ class Preparer:
             return known
         if len(self._prepared) >= KEPT:
             self._prepared.clear()
-        made = self._collective(operator) if operator.kind in COLLECTIVE_KINDS else self._compute(operator)
+        if operator.kind in COLLECTIVE_KINDS:
+            made = self._collective(operator)
+        elif self._pim is not None:
+            made = self._beside_pim(operator, self._pim)
+        else:
+            made = self._compute(operator)
         self._prepared[id(operator)] = made
         return made
 
@@ -126,6 +144,40 @@ class Preparer:
             link_fs=time.total_fs,
             memory_fs=0,
             counts=Counts(link_bytes=time.link_bytes),
+        )
+
+    def _beside_pim(self, operator: Operator, pim: PimUnit) -> Prepared:
+        """An operator on PIM, on the device, or shared out to both."""
+        part = pim.part_of(operator) if pim.offloads(operator) else pim.append(operator)
+        if part is not None:
+            return self._on_pim(operator, part)
+        whole = self._compute(pim.without_cache(operator))
+        shared = pim.shared(operator, max(whole.engine_fs, whole.roofline_fs))
+        if shared is None:
+            return replace(whole, operator=operator)
+        mine, part = shared
+        made = self._compute(mine)
+        counts = replace(made.counts, pim=part.counts)
+        return replace(made, roofline_fs=max(made.roofline_fs, part.bound_fs), counts=counts, pim=part)
+
+    def _on_pim(self, operator: Operator, part: PimPart) -> Prepared:
+        return Prepared(
+            operator=operator,
+            launch_fs=self._system.device.launch.kernel,
+            lead_fs=0,
+            fixed_fs=part.total_fs,
+            tail_fs=0,
+            engine_fs=part.host_fs,
+            roofline_fs=part.bound_fs,
+            transfer=None,
+            loads=frozenset(),
+            memory_bytes=0,
+            padding_bytes=0,
+            link_fs=0,
+            memory_fs=0,
+            counts=Counts(vector_flops=operator.vector_flops if part.host_fs else 0, pim=part.counts),
+            pim=part,
+            pim_alone=True,
         )
 
     def _compute(self, operator: Operator) -> Prepared:

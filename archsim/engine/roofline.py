@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from archsim.engine.outcome import record_of
+from archsim.engine.outcome import copied, record_of
 from archsim.engine.prepare import Prepared
 from archsim.kernels.program import END_FS, START_FS
 from archsim.records import CAUSES, OperatorRecord, OperatorTrace, TierCounts
@@ -23,6 +23,19 @@ def bound_records(
     ]
 
 
+def overlapped(prepared: Sequence[Prepared]) -> list[Prepared]:
+    """Bounds of a trace in which PIM and the device go on together: the larger of the two's sums, so that an operator
+    on PIM has its share of what PIM's sum is larger by, and none if it isn't."""
+    device_fs = sum(item.roofline_fs for item in prepared if not item.pim_alone)
+    pim_fs = sum(item.pim.bound_fs for item in prepared if item.pim is not None)
+    alone_fs = sum(item.roofline_fs for item in prepared if item.pim_alone)
+    surplus_fs = max(0, pim_fs - device_fs)
+    return [
+        replace(item, roofline_fs=min(surplus_fs, alone_fs) * item.roofline_fs // alone_fs) if item.pim_alone else item
+        for item in prepared
+    ]
+
+
 def _bound_record(
     trace: OperatorTrace, item: Prepared, start_fs: int, end_fs: int, iteration: int, burst_bytes: int
 ) -> OperatorRecord:
@@ -31,8 +44,10 @@ def _bound_record(
     cause = "link" if item.link_fs else "transfer" if item.memory_fs >= item.roofline_fs else "compute"
     if item.tier_fs and item.tier_fs >= item.roofline_fs:
         cause = "tier"
+    if item.pim_alone or (item.pim is not None and item.pim.bound_fs >= item.roofline_fs):
+        cause = "pim"
     cause_fs[cause] = end_fs - start_fs
-    counts = replace(item.counts, matrix_macs=dict(item.counts.matrix_macs))
+    counts = copied(item.counts)
     writes = sum(data.bursts for data in item.transfer.ranges if data.write) if item.transfer is not None else 0
     reads = sum(data.bursts for data in item.transfer.ranges if not data.write) if item.transfer is not None else 0
     total = max(1, reads + writes)
@@ -43,4 +58,5 @@ def _bound_record(
     for name, part in item.parts.items():
         counts.tiers[name] = TierCounts(read_bytes=part.read_bytes, write_bytes=part.write_bytes)
     counts.noc_bytes = item.memory_bytes + sum(part.read_bytes + part.write_bytes for part in item.parts.values())
+    counts.noc_bytes += counts.pim.host_bytes if counts.pim is not None else 0
     return record_of(trace, item, iteration, start_fs, end_fs, cause_fs, counts)

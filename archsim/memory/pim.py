@@ -37,6 +37,13 @@ class PimPlacement(StrEnum):
     LOGIC_DIE = "logic_die"
 
 
+class HeadProgramVersion(StrEnum):
+    """Which release of AttAcc's trace generator the attention of heads follows."""
+
+    CURRENT = "current"  # c600051: softmax and the moves of its weights once a head
+    FIRST = "first"  # c1540de: again after every group of a head that is alone on its channel
+
+
 class PimRefresh(StrEnum):
     """How rows are refreshed while PIM runs."""
 
@@ -193,6 +200,7 @@ class PimSpec(Spec):
     units: PimUnits
     timings: dict[str, TimingNsOrClocks]
     power_cap: PowerCap | None = None
+    program: HeadProgramVersion = HeadProgramVersion.CURRENT
     refresh: PimRefresh
     shared_command_bus: bool
     dual_row_buffer: bool = False
@@ -339,6 +347,9 @@ class PimSpec(Spec):
                 problems.append(f"{name}: {command.activations} activations, a window of tFAW has 4")
             if command.buffer not in (0, 1) or (command.buffer == 1 and not self.dual_row_buffer):
                 problems.append(f"{name}: buffer {command.buffer}, without `dual_row_buffer` there is buffer 0 only")
+        macs = [name for name, c in self.commands.items() if c.role is RoleName.USE and name.startswith("MAC")]
+        if len(macs) > 1:
+            problems.append(f"{' and '.join(macs)} both multiply: a device has one kind of MAC")
         for rule in self.rules:
             for name in (*rule.before, *rule.after):
                 if name not in self.commands:

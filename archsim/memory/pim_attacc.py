@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from archsim.kernels.pim_program import Lane, assemble
 from archsim.kernels.pim_rules import PimRules, Targets
-from archsim.memory.pim import PimPlacement, PimSpec
+from archsim.memory.pim import HeadProgramVersion, PimPlacement, PimSpec
 from archsim.memory.pim_layout import HeadLayout, ceil_div
 from archsim.memory.pim_programs import PimWork, head_load, passes_of
 
@@ -113,6 +113,24 @@ class HeadProgram:
         self._move([("MVSB", work.context_moves)])
         self._fence()
 
+    def first_single(self, work: HeadWork) -> None:
+        """One head alone as the first release of the reference has it: softmax and the moves of the weights again after
+        every group. The table of 130 heads was published with it."""
+        self._start(work)
+        self._open_and_close(sum(work.score_macs))
+        again: Moves = [("SFM", work.softmax), ("MVGB", work.weights)]
+        first = 0
+        for number, count in enumerate(work.score_macs):
+            first = self._multiply(first, count)
+            self._move([("MVSB", work.score_moves)] if number else [])
+            self._fence()
+            self._move(again)
+        self._move([("MVSB", work.score_moves), *again])
+        self._fence()
+        self._groups(work.context_macs, "MVSB", work.context_moves, [])
+        self._move([("MVSB", work.context_moves)])
+        self._fence()
+
     def product(self, inputs: int, macs: tuple[int, ...], results: int) -> None:
         """A matrix by a vector: inputs written, groups multiplied, their results moved to the buffer die."""
         self._move([("WRGB", inputs)])
@@ -190,7 +208,7 @@ def head_attention(spec: PimSpec, rules: PimRules, heads: int, queries: int, con
     per_channel = ceil_div(heads, spec.organisation.channels) * passes
     program.pairs(work, per_channel // 2)
     if per_channel % 2:
-        program.single(work)
+        (program.first_single if spec.program is HeadProgramVersion.FIRST else program.single)(work)
     padding = heads * passes * layout.padding_bytes
     macs = 2 * heads * queries * context * head_dim
     channels = spec.organisation.channels

@@ -26,7 +26,7 @@ from archsim.kernels.pim_tables import (
     compile_rules,
     new_state,
 )
-from archsim.memory.pim import PimFamily, PimSpec, RoleName
+from archsim.memory.pim import PimEnergy, PimFamily, PimSpec, RoleName
 from archsim.memory.pim_attacc import head_attention, head_gemv
 from archsim.memory.pim_hbm import register_gemv
 from archsim.memory.pim_layout import check_sizes
@@ -34,7 +34,29 @@ from archsim.memory.pim_programs import PimWork, host_gemv, row_attention, row_g
 
 HORIZON = 1 << 50
 HEAD_FAMILIES = (PimFamily.ATTACC, PimFamily.LOGIC_PIM)
+PIN_COMMANDS = ("WRGB", "RDRES", "WRGRF", "WRBANK", "WRCRF", "SETM")
+"""Commands that move a burst over the channel's pins, in the families that have them."""
 NOT_BY_ROWS = (*HEAD_FAMILIES, PimFamily.HBM_PIM)
+
+
+@dataclass(frozen=True)
+class PimEvents:
+    """What energy is counted by, of all channels: rows of single banks opened, bytes from the cells to the units and
+    over the channels' pins, multiply-accumulates done (those on padding too)."""
+
+    activates: int
+    read_bytes: int
+    pin_bytes: int
+    macs: int
+
+    def energy_pj(self, cost: PimEnergy) -> float:
+        """Counts times energy per event."""
+        return (
+            self.activates * cost.activate
+            + 8 * self.read_bytes * cost.read
+            + 8 * self.pin_bytes * cost.pins
+            + self.macs * cost.mac
+        )
 
 
 @dataclass(frozen=True)
@@ -54,6 +76,7 @@ class PimResult:
     """Bytes that the units of all channels read, padding included."""
     padding_bytes: int
     macs: int
+    events: PimEvents
     energy_pj: float | None
     log: NDArray[np.int64]
     """int64[n, 3]: tick, target, lane; empty unless asked for."""
@@ -128,7 +151,17 @@ class PimDevice:
         """Run a program; `log` is the number of commands to record. Raises UserError if it can't go on."""
         state, rows = run_program(self.spec, work.program, log=log, fast_forward=self._fast_forward)
         counts = {name: int(state[COUNTS + k]) for k, name in enumerate(self.spec.commands)}
-        read_bytes = int(counts[self.spec.mac_command] * self.spec.bytes_per_mac * work.channels * work.load)
+        channels = work.channels * work.load
+        read_bytes = int(counts[self.spec.mac_command] * self.spec.bytes_per_mac * channels)
+        pin_bursts = sum(counts.get(name, 0) for name in PIN_COMMANDS)
+        elements = read_bytes // self.spec.units.element_bytes
+        useful = elements - work.padding_bytes // self.spec.units.element_bytes
+        events = PimEvents(
+            activates=round(self._activates(counts) * channels),
+            read_bytes=read_bytes,
+            pin_bytes=round(pin_bursts * self.spec.organisation.burst_bytes * channels),
+            macs=round(Fraction(elements * work.macs, useful)) if useful > 0 else work.macs,
+        )
         return PimResult(
             ticks=int(state[FINISH]),
             clock_fs=self.spec.clock_fs,
@@ -140,36 +173,19 @@ class PimDevice:
             read_bytes=read_bytes,
             padding_bytes=work.padding_bytes,
             macs=work.macs,
-            energy_pj=self._energy_pj(counts, work, read_bytes),
+            events=events,
+            energy_pj=None if self.spec.energy is None else events.energy_pj(self.spec.energy),
             log=rows,
         )
 
-    def _energy_pj(self, counts: dict[str, int], work: PimWork, read_bytes: int) -> float | None:
-        """Counts times energy per event; None if the preset has no energies."""
-        energy = self.spec.energy
-        if energy is None:
-            return None
+    def _activates(self, counts: dict[str, int]) -> int:
+        """Rows of single banks that one channel's commands open."""
         organisation, banks = self.spec.organisation, self.rules.banks
-        activates = pin_bursts = 0
-        for name, command in zip(self.spec.commands, self.rules.commands, strict=True):
-            if self.spec.commands[name].role is RoleName.OPEN:
-                activates += counts[name] * len(banks.footprint(command.targets, 0)) * organisation.pseudo_channels
-            if name in ("WRGB", "RDRES"):
-                pin_bursts += counts[name]
-        channels = float(work.channels * work.load)
-        pin_bits = 8 * pin_bursts * organisation.burst_bytes * channels
-        return (
-            activates * channels * energy.activate
-            + 8 * read_bytes * energy.read
-            + pin_bits * energy.pins
-            + self._done_macs(work, read_bytes) * energy.mac
+        return sum(
+            counts[name] * len(banks.footprint(command.targets, 0)) * organisation.pseudo_channels
+            for name, command in zip(self.spec.commands, self.rules.commands, strict=True)
+            if self.spec.commands[name].role is RoleName.OPEN
         )
-
-    def _done_macs(self, work: PimWork, read_bytes: int) -> float:
-        """Multiply-accumulates that the units do, those on padding included."""
-        elements = read_bytes // self.spec.units.element_bytes
-        useful = elements - work.padding_bytes // self.spec.units.element_bytes
-        return elements * work.macs / useful
 
 
 def run_program(

@@ -14,6 +14,9 @@ from archsim.config.schema import Spec
 from archsim.config.units import PositiveFloat, PositiveInt
 from archsim.records import Operator, OperatorKind, TensorClass
 
+STORED = (TensorClass.WEIGHT, TensorClass.EMBEDDING)
+"""Matrices that lie in memory before anything runs."""
+
 
 class Unit(StrEnum):
     """Where an operator runs."""
@@ -26,6 +29,7 @@ class OffloadPolicy(StrEnum):
     """The rule by which operators are offloaded."""
 
     ATTENTION = "attention"
+    GEMV = "gemv"
     ALL_GEMV = "all_gemv"
     INTENSITY = "intensity"
     EXPERTS = "experts"
@@ -51,7 +55,7 @@ def is_decode_attention(operator: Operator) -> bool:
 
 
 def is_gemv(operator: Operator) -> bool:
-    """A product of stored weights with one row."""
+    """A product of stored weights, the vocabulary's too, with one row."""
     return operator.gemm is not None and operator.gemm.m == 1 and _reads_weights(operator)
 
 
@@ -75,7 +79,7 @@ def require_sizes(operator: Operator) -> tuple[int, int, int]:
 
 
 def _reads_weights(operator: Operator) -> bool:
-    return any(access.tensor_class is TensorClass.WEIGHT for access in operator.reads)
+    return any(access.tensor_class in STORED for access in operator.reads)
 
 
 def _by_experts(operator: Operator, spec: OffloadSpec) -> bool:
@@ -88,6 +92,7 @@ def _by_experts(operator: Operator, spec: OffloadSpec) -> bool:
 
 _POLICIES: dict[OffloadPolicy, Callable[[Operator, OffloadSpec], bool]] = {
     OffloadPolicy.ATTENTION: lambda operator, _: is_decode_attention(operator),
+    OffloadPolicy.GEMV: lambda operator, _: is_gemv(operator),
     OffloadPolicy.ALL_GEMV: lambda operator, _: is_gemv(operator) or is_decode_attention(operator),
     OffloadPolicy.INTENSITY: lambda operator, spec: intensity(operator) <= spec.most_op_per_byte,
     OffloadPolicy.EXPERTS: _by_experts,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from archsim.metrics import Metric, definition_of, format_quantity
-from archsim.records import TierUse
+from archsim.records import PimUse, TierUse
 from archsim.report import style
 from archsim.report.look import embed, template
 from archsim.report.series import ROW_OUTCOMES, TILES, Job, RunSeries, phase_title
@@ -40,6 +40,7 @@ class PhaseSection:
     channels: str
     tiers: tuple[TierUse, ...]
     tier_bytes: str
+    pim: PimUse | None
     slowest: list[Job]
 
 
@@ -93,6 +94,7 @@ def _phase_section(series: RunSeries, phase: PhaseSummary) -> PhaseSection:
         energy_total=format_quantity(energy_joules, "J"),
         channels=embed(plots.channels(series, phase), f"channels-{phase.phase}"),
         tiers=phase.tiers,
+        pim=phase.pim,
         tier_bytes=embed(plots.tiers(series, phase), f"tiers-{phase.phase}"),
         slowest=jobs[:_SLOWEST],
     )

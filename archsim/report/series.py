@@ -17,6 +17,7 @@ from archsim.metrics import FS_PER_SECOND, format_quantity
 from archsim.records import CAUSES
 from archsim.report import style
 from archsim.results import ChannelClass, PhaseSummary, RunResult
+from archsim.workload.sub_batches import SECOND
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -28,8 +29,8 @@ ROW_OUTCOMES = ("hits", "misses", "conflicts")
 
 
 def job_of(operator_name: str) -> str:
-    """The operator's name without its layer: "layers[3].qkv_proj" -> "qkv_proj"."""
-    return re.sub(r"^layers?[\[.]\d+\]?\.", "", operator_name)
+    """The operator's name without layer and half of the batch: "layers[3].qkv_proj" -> "qkv_proj"."""
+    return re.sub(r"^layers?[\[.]\d+\]?\.", "", operator_name.removesuffix(SECOND))
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,10 @@ class RunSeries:
 
     @property
     def causes(self) -> list[str]:
-        """The causes to show: those of other tiers only if there are some."""
-        return [cause for cause in CAUSES if cause != "tier" or any(phase.tiers for phase in self.phases)]
+        """The causes to show: those of other tiers and of PIM only if there are some."""
+        absent = set() if any(phase.tiers for phase in self.phases) else {"tier"}
+        absent |= set() if any(phase.pim is not None for phase in self.phases) else {"pim"}
+        return [cause for cause in CAUSES if cause not in absent]
 
     def cause_label(self, cause: str) -> str:
         """A cause in a legend's words, with the main memory's name."""

@@ -65,7 +65,7 @@ def headline_table(run: RunResult) -> Table:
         "time / roofline time": _values(run, "roofline_ratio"),
     }
     table = _table(run.summary.name, [phase_title(phase) for phase in run.summary.phases])
-    for label, values in (rows | _tier_rows(run)).items():
+    for label, values in (rows | _tier_rows(run) | _pim_rows(run)).items():
         if any(values):
             table.add_row(label, *values)
     return table
@@ -78,6 +78,17 @@ def _tier_rows(run: RunResult) -> dict[str, list[str]]:
         rows[f"{name} bandwidth (device)"] = _values(run, f"tier.{name}.bandwidth")
         rows[f"  of {name}'s ceiling"] = _values(run, f"tier.{name}.utilisation")
     return rows
+
+
+def _pim_rows(run: RunResult) -> dict[str, list[str]]:
+    if all(phase.pim is None for phase in run.summary.phases):
+        return {}
+    return {
+        "PIM at work (device)": _values(run, "pim.busy"),
+        "  bandwidth at its units": _values(run, "pim.bandwidth"),
+        "  of MACs back to back": _values(run, "pim.utilisation"),
+        "  padding": _values(run, "pim.padding"),
+    }
 
 
 def cause_table(run: RunResult) -> Table:

@@ -69,7 +69,8 @@ def kv_token_capacity(machine: Machine, setup: Setup) -> int:
     per_token = setup.model.kv_bytes_per_token(setup.precision, machine.devices)
     if machine.placement.stores:
         return _tiered_capacity(machine, setup)
-    free = machine.placement.main.free_bytes
+    pim = machine.pim
+    free = pim.free_bytes if pim is not None and pim.spec.separate else machine.placement.main.free_bytes
     if free < per_token:
         raise UserError(
             f"the weights leave {format_quantity(max(0, free), 'bytes')} for the KV cache, less than one token's",
@@ -104,5 +105,5 @@ def iteration_energy_pj(records: Sequence[OperatorRecord], elapsed_fs: int, syst
     for record in records:
         counts.add(record.counts)
     power = system.device.power
-    energy = energy_pj(counts, elapsed_fs, system.energy_table, power, system.device.tiers)
+    energy = energy_pj(counts, elapsed_fs, system.energy_table, power, system.device.tiers, system.device.pim)
     return total_pj(within_limit(energy, elapsed_fs, power))

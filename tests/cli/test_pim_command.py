@@ -35,7 +35,7 @@ def test_a_gemv_as_json(invoke: Any) -> None:
     assert report["time_fs"] == report["cycles"] * 500_000
     assert report["read_bytes"] == 2 * 4096 * 4096
     assert report["padding_bytes"] == 0
-    assert report["energy_pj"] is None
+    assert report["energy_pj"] > 0
 
 
 def test_attention_as_a_table(invoke: Any) -> None:

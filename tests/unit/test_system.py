@@ -38,19 +38,6 @@ def test_a_preset_is_its_data_sheet(name: str) -> None:
     assert device.power.limit == watts
 
 
-def test_machines_of_other_memories_are_their_papers() -> None:
-    """SN40L: arXiv 2405.07518; RPU: HPCA 2026, 512 GB/s and 16 TFLOP/s per unit; M1 Max: 400 GB/s; Groq: 220 MiB."""
-    sn40l, rpu, m1, groq = (load_system(name).spec.device for name in ("sn40l", "rpu", "m1_max_flash", "groq_lpu"))
-    assert float(sn40l.memory.peak_bytes_per_second) == pytest.approx(1.8e12, rel=0.005)
-    assert (sn40l.memory.capacity, sn40l.tiers["ddr"].capacity) == (64 << 30, 3 << 39)
-    assert sn40l.buffer.capacity + (sn40l.tiers["ddr"].staging or 0) == 520 << 20
-    assert float(rpu.memory.peak_bytes_per_second) == 428 * 512e9
-    assert rpu.matrix.peak["bf16"] == 428 * 16 * 10**12
-    assert float(m1.memory.peak_bytes_per_second) == pytest.approx(409.6e9)
-    assert float(m1.tiers["ssd"].ceiling_bytes_per_second) > 6e9
-    assert groq.memory.capacity == 72 * 220 << 20
-
-
 @pytest.mark.parametrize("name", system_presets())
 def test_every_number_has_a_source(name: str) -> None:
     assert unsourced_numbers(load_system(name)) == []
@@ -111,5 +98,5 @@ def test_impossible_machines_are_refused(override: str, message: str) -> None:
 
 
 def test_an_unknown_system_names_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"no system 'h20'.*describe systems.*did you mean 'h200'"):
+    with pytest.raises(UserError, match=r"no system 'h20'.*a100.*did you mean 'h200'"):
         load_system("h20")
