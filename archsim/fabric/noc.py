@@ -18,7 +18,7 @@ from archsim.fabric.routing_check import check_routes
 from archsim.fabric.topology import Wiring, wire
 from archsim.kernels import router_state as layout
 from archsim.kernels.router import advance
-from archsim.kernels.router_state import Network, lay_out, new_state
+from archsim.kernels.router_state import Network, crossbar_tables, lay_out, new_state
 
 Ints = NDArray[np.int64]
 
@@ -166,7 +166,7 @@ def build_network(spec: NocSpec) -> RouterNetwork:
 def assemble(spec: NocSpec, wiring: Wiring) -> RouterNetwork:
     """The tables of a wiring, unchecked."""
     router = spec.router
-    routes = wiring.route_table()
+    routes, classes = wiring.route_table()
     network = Network(
         nodes=wiring.nodes,
         routers=wiring.routers,
@@ -185,15 +185,14 @@ def assemble(spec: NocSpec, wiring: Wiring) -> RouterNetwork:
         switch_separable=int(router.switch_allocator.kind is AllocatorKind.SEPARABLE),
         switch_iterations=router.switch_allocator.iterations,
         candidates=routes.shape[2],
+        classes=len(classes),
         patience=PATIENCE_CYCLES,
-        wheel=0,
-        slot=0,
     )
     network = lay_out(network, int(wiring.link_cycles.max()))
-    return RouterNetwork(spec, wiring, network, _tables(network, wiring, routes))
+    return RouterNetwork(spec, wiring, network, _tables(network, wiring, routes, classes))
 
 
-def _tables(q: Network, wiring: Wiring, routes: Ints) -> Ints:
+def _tables(q: Network, wiring: Wiring, routes: Ints, classes: Ints) -> Ints:
     outputs = np.full((q.sources + q.nodes, 2), (layout.NOWHERE, 0), np.int64)
     inputs = np.full((q.sources, 2), (layout.NOWHERE, 0), np.int64)
     for router, port in np.ndindex(wiring.link_to.shape):
@@ -209,4 +208,4 @@ def _tables(q: Network, wiring: Wiring, routes: Ints) -> Ints:
             outputs[output] = target, cycles
             outputs[source] = output, cycles
             inputs[output] = source, cycles
-    return np.concatenate([outputs.ravel(), inputs.ravel(), routes.ravel()])
+    return np.concatenate([outputs.ravel(), inputs.ravel(), classes, crossbar_tables(q), routes.ravel()])

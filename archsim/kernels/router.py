@@ -1,20 +1,28 @@
 """The event-driven kernel of a network of routers: docs/noc_policy.md, visiting only what has something to do.
 
-Flits and credits on links stand in an event wheel (one slot per cycle ahead), routers with a flit at an input and
-sources with a packet to send in lists. A cycle costs what happens in it; cycles in which nothing can happen are
-skipped.
+Flits and credits on links stand in event wheels (one slot per cycle ahead). Who waits for a channel and who bids for an
+output are sets of bits that change with events, so a cycle costs what happens in it and not what is there; cycles in
+which nothing can happen are skipped. Within a cycle the crossbars come before the channels, the other way round than in
+the policy: what either changes is seen a cycle later by the other, so the order is free.
 """
 
 from __future__ import annotations
 
-from archsim.kernels.jit import inlined, kernel, pointer
-from archsim.kernels.router_alloc import allocate_switch, allocate_vcs, join_list, leave_list
+from archsim.kernels.jit import inlined, kernel, lowest_bit, pointer
+from archsim.kernels.router_alloc import allocate_vcs, ask, wake_at
+from archsim.kernels.router_sets import (
+    enter_bid,
+    is_empty,
+    leave,
+    leave_routers,
+    next_bit,
+    output_port,
+)
 from archsim.kernels.router_state import (
-    BIDDERS,
+    BIDS,
     BUSY_NODES,
-    BUSY_ROUTERS,
-    COUNT,
     CREATED,
+    CREDIT,
     CREDIT_CYCLES,
     CREDITS,
     CROSSED,
@@ -23,17 +31,19 @@ from archsim.kernels.router_state import (
     EJECT,
     EJECTED,
     ENTERED,
-    FIRST,
     FIRST_NODE,
+    FLIT,
     FLIT_BITS,
     FLITS,
     FREE,
+    HEAD,
     HOP,
-    IDLE,
     IN_FLIGHT,
     INJECT,
     INJECTED,
-    IS_BUSY,
+    IS_FREE,
+    KIND_BITS,
+    LAST_FLIT,
     LAST_MOVE,
     LAST_VC,
     LINK_CYCLES,
@@ -43,41 +53,37 @@ from archsim.kernels.router_state import (
     LOG_COLUMNS,
     LOG_LENGTH,
     MAX_FLITS,
-    MAX_NODES,
+    MAY_ASK,
+    MAY_BID,
     NEXT_IN_QUEUE,
     NEXT_PACKET,
     NODE_IS_BUSY,
     NOW,
     OUTPUT_BITS,
+    OWNER,
     PACKET_SHIFT,
     PAIR_BITS,
-    PENDING,
     QUEUE_FLIT,
     QUEUE_HEAD,
     QUEUE_TAIL,
     QUEUE_VC,
     READY,
     RING,
-    ROUTE_ROW,
-    ROUTER_BITS,
+    ROUTER_WORD_BITS,
     SOURCE,
     SOURCE_BITS,
-    STATUS,
     STUCK,
+    TAIL,
     TAIL_SENT,
     TAKEN,
-    WAITERS,
-    WAITING,
+    WAKE,
+    WAKE_BITS,
     Network,
 )
+from archsim.kernels.router_switch import allocate_switch, winning_channel
 
 _PACKET_COLUMNS = 4
 _TIME_COLUMNS = 3
-
-# Kinds of events; an event is two words, `kind | channel << 2` and the flit.
-_FLIT = 0  # arrives at a channel of an input
-_LAST_FLIT = 1  # arrives at a node, from a channel of an output
-_CREDIT = 2  # comes home to a channel of an output
 
 
 @kernel
@@ -124,98 +130,131 @@ def _run(net, q: Network, state, packets, count, times, log, rows, until):  # ty
 @inlined
 def _next_cycle(q: Network, state, packets, count, now, until):  # type: ignore[no-untyped-def]
     """The next cycle in which something can happen, at most `until`; -1 if nothing is left to happen."""
-    if state[BUSY_ROUTERS] + state[BUSY_NODES] > 0:
+    if state[BUSY_NODES] > 0 or not is_empty(state, q.waiting, 2 * q.router_words):
         return now + 1
     target = until
     left = state[NEXT_PACKET] < count
     if left:
         target = min(target, max(packets[state[NEXT_PACKET] * _PACKET_COLUMNS + CREATED], now + 1))
-    if state[PENDING] == 0:
-        return target if left else -1
     for cycle in range(now + 1, now + q.wheel):
-        if cycle >= target:
-            break
-        if state[q.slot_count + (cycle & (q.wheel - 1))] > 0:
-            return cycle
-    return target
+        if left and cycle >= target:
+            return target
+        if not is_empty(state, q.slots + ((cycle & (q.wheel - 1)) << KIND_BITS), 1 << KIND_BITS):
+            return min(cycle, target)
+    return target if left else -1
 
 
 @inlined
-def _schedule(q: Network, state, cycle, kind, channel, flit):  # type: ignore[no-untyped-def]
+def _schedule_flit(q: Network, state, kind, events, cycle, channel, flit):  # type: ignore[no-untyped-def]
     slot = cycle & (q.wheel - 1)
-    used = state[q.slot_count + slot]
-    event = q.events + 2 * (slot * q.slot + used)
-    state[event] = kind | channel << 2
+    count = q.slots + (slot << KIND_BITS) + kind
+    used = state[count]
+    state[count] = used + 1
+    event = events + 2 * (slot * q.flit_slot + used)
+    state[event] = channel
     state[event + 1] = flit
-    state[q.slot_count + slot] = used + 1
-    state[PENDING] += 1
+
+
+@inlined
+def _schedule_credit(q: Network, state, cycle, channel):  # type: ignore[no-untyped-def]
+    slot = cycle & (q.wheel - 1)
+    count = q.slots + (slot << KIND_BITS) + CREDIT
+    used = state[count]
+    state[count] = used + 1
+    state[q.credits + slot * q.credit_slot + used] = channel
 
 
 @inlined
 def _receive(net, q: Network, state, times, log, rows, now):  # type: ignore[no-untyped-def]
-    """Step 1: flits and credits arrive."""
+    """Step 1: flits and credits arrive, stages end."""
     slot = now & (q.wheel - 1)
-    arriving = state[q.slot_count + slot]
-    state[q.slot_count + slot] = 0
-    state[PENDING] -= arriving
-    first = q.events + 2 * slot * q.slot
-    for k in range(arriving):
-        kind = state[first + 2 * k] & 3
-        channel = state[first + 2 * k] >> 2
-        flit = state[first + 2 * k + 1]
-        if kind == _CREDIT:
-            _return_credit(q, state, channel)
-        elif kind == _FLIT:
-            _enter(q, state, channel, flit, now)
-        else:
-            _eject(net, q, state, times, log, rows, channel, flit, now)
+    counts = q.slots + (slot << KIND_BITS)
+    for k in range(state[counts + WAKE]):
+        _wake(net, q, state, state[q.wakes + slot * q.wake_slot + k])
+    for k in range(state[counts + CREDIT]):
+        _return_credit(q, state, state[q.credits + slot * q.credit_slot + k], now)
+    for k in range(state[counts + FLIT]):
+        event = q.flits + 2 * (slot * q.flit_slot + k)
+        _enter(net, q, state, state[event], state[event + 1], now)
+    for k in range(state[counts + LAST_FLIT]):
+        event = q.last_flits + 2 * (slot * q.flit_slot + k)
+        _eject(net, q, state, times, log, rows, state[event], state[event + 1], now)
+    for kind in range(1 << KIND_BITS):
+        state[counts + kind] = 0
 
 
 @inlined
-def _return_credit(q: Network, state, channel):  # type: ignore[no-untyped-def]
-    """A place of the next buffer is free again; the last of them may end a packet's ownership."""
+def _wake(net, q: Network, state, event):  # type: ignore[no-untyped-def]
+    """A stage has passed."""
+    channel = event >> WAKE_BITS
+    what = event & ((1 << WAKE_BITS) - 1)
+    if what == MAY_ASK:
+        ask(net, q, state, channel)
+    elif what == MAY_BID:
+        _bid(q, state, channel)
+    else:
+        _set_free(q, state, channel)
+
+
+@inlined
+def _bid(q: Network, state, channel):  # type: ignore[no-untyped-def]
+    """The first flit of a channel may cross if there is a credit; else the next credit says so."""
+    taken = state[q.inputs_at + channel * q.input_stride + TAKEN]
+    if state[q.output_channels_at + (taken << OUTPUT_BITS) + CREDITS] != 0:
+        enter_bid(q, state, channel, taken)
+
+
+@inlined
+def _set_free(q: Network, state, channel):  # type: ignore[no-untyped-def]
+    """No packet owns a channel of an output any more."""
+    output = channel >> q.vc_bits
+    state[q.outputs_at + output * q.output_stride + FREE] |= 1 << (channel - (output << q.vc_bits))
+
+
+@inlined
+def _return_credit(q: Network, state, channel, now):  # type: ignore[no-untyped-def]
+    """A place of the next buffer is free again; the last of them may end a packet's ownership, the first let it go."""
     record = q.output_channels_at + (channel << OUTPUT_BITS)
     credits = state[record + CREDITS] + 1
     state[record + CREDITS] = credits
-    if q.wait_for_tail_credit != 0 and credits == q.depth and state[record + TAIL_SENT] != 0:
-        state[record + TAIL_SENT] = 0
-        output = channel >> q.vc_bits
-        state[q.outputs_at + (output << PAIR_BITS) + FREE] |= 1 << (channel - (output << q.vc_bits))
+    if credits == q.depth + TAIL_SENT:
+        state[record + CREDITS] = q.depth
+        _set_free(q, state, channel)
+    elif credits == 1 and state[record + OWNER] >= 0:
+        owner = state[record + OWNER]
+        holder = q.inputs_at + owner * q.input_stride
+        if state[holder + TAKEN] == channel and state[holder + TAIL] > state[holder + HEAD]:
+            if state[holder + READY] <= now:
+                enter_bid(q, state, owner, channel)
 
 
 @inlined
-def _enter(q: Network, state, channel, flit, now):  # type: ignore[no-untyped-def]
+def _enter(net, q: Network, state, channel, flit, now):  # type: ignore[no-untyped-def]
     """A flit arrives in the buffer of an input's channel."""
-    record = q.inputs_at + channel * q.channel_stride
-    held = state[record + COUNT]
-    at = state[record + FIRST] + held
-    state[record + RING + (at if at < q.depth else at - q.depth)] = flit
-    state[record + COUNT] = held + 1
-    if held > 0:
+    record = q.inputs_at + channel * q.input_stride
+    tail = state[record + TAIL]
+    state[record + RING + (tail & q.ring_mask)] = flit
+    state[record + TAIL] = tail + 1
+    if tail != state[record + HEAD]:
         return
-    bits = q.port_bits + q.vc_bits
-    router = channel >> bits
-    local = channel - (router << bits)
-    if state[record + STATUS] == IDLE:
-        _begin_packet(q, state, router, local, record, flit, now)
+    if state[record + TAKEN] < 0:
+        _begin_packet(net, q, state, channel, now, now)
+        return
+    state[record + READY] = now + q.switch_alloc_cycles - 1
+    if q.switch_alloc_cycles > 1:
+        wake_at(q, state, now + q.switch_alloc_cycles - 1, channel, MAY_BID)
     else:
-        state[record + READY] = now + q.switch_alloc_cycles - 1
-        join_list(q, state, q.bidders_at, BIDDERS, router, local)
-    busy = q.routers_at + (router << ROUTER_BITS) + IS_BUSY
-    if state[busy] == 0:
-        state[busy] = 1
-        state[q.busy_routers_at + state[BUSY_ROUTERS]] = router
-        state[BUSY_ROUTERS] += 1
+        _bid(q, state, channel)
 
 
 @inlined
-def _begin_packet(q: Network, state, router, local, record, flit, since):  # type: ignore[no-untyped-def]
-    """A head is at the front of its buffer from cycle `since` on: it is routed, and then waits for a channel."""
-    destination = flit >> FLIT_BITS & (MAX_NODES - 1)
-    state[record + STATUS] = WAITING
-    state[record + ROUTE_ROW] = q.route + (router * q.nodes + destination) * q.candidates
-    state[record + READY] = since + q.routing_cycles + q.vc_alloc_cycles - 1
-    join_list(q, state, q.waiters_at, WAITERS, router, local)
+def _begin_packet(net, q: Network, state, channel, since, now):  # type: ignore[no-untyped-def]
+    """A head is at the front of its buffer from cycle `since` on: it is routed, and then asks for a channel."""
+    ready = since + q.routing_cycles + q.vc_alloc_cycles - 1
+    if ready > now:
+        wake_at(q, state, ready, channel, MAY_ASK)
+    else:
+        ask(net, q, state, channel)
 
 
 @inlined
@@ -227,7 +266,7 @@ def _eject(net, q: Network, state, times, log, rows, channel, flit, now):  # typ
     if flit & 1 != 0:
         times[(flit >> PACKET_SHIFT) * _TIME_COLUMNS + DELIVERED] = now
         state[IN_FLIGHT] -= 1
-    _schedule(q, state, now + 1 + net[link + LINK_CYCLES] + q.credit_cycles, _CREDIT, channel, 0)
+    _schedule_credit(q, state, now + 1 + net[link + LINK_CYCLES] + q.credit_cycles, channel)
     _log(state, log, rows, now, EJECT, channel, FIRST_NODE - net[link + LINK_TO], flit)
 
 
@@ -282,8 +321,7 @@ def _run_source(net, q: Network, state, packets, times, log, rows, node, source,
             return
         state[source + QUEUE_VC] = vc
         state[source + LAST_VC] = vc
-        state[q.outputs_at + (output << PAIR_BITS) + FREE] &= ~(1 << vc)
-        state[q.output_channels_at + (first_channel + vc << OUTPUT_BITS) + TAIL_SENT] = 0
+        state[q.outputs_at + output * q.output_stride + FREE] &= ~(1 << vc)
     record = q.output_channels_at + (first_channel + vc << OUTPUT_BITS)
     if state[record + CREDITS] == 0:
         return
@@ -295,13 +333,16 @@ def _run_source(net, q: Network, state, packets, times, log, rows, node, source,
     state[LAST_MOVE] = now
     link = q.link_of_output + (output << PAIR_BITS)
     channel = (net[link + LINK_TO] << q.vc_bits) + vc
-    _schedule(q, state, now + 1 + net[link + LINK_CYCLES], _FLIT, channel, flit)
+    _schedule_flit(q, state, FLIT, q.flits, now + 1 + net[link + LINK_CYCLES], channel, flit)
     _log(state, log, rows, now, INJECT, node, first_channel + vc, flit)
     if index == 0:
         times[packet * _TIME_COLUMNS + ENTERED] = now
     state[source + QUEUE_FLIT] = index + 1
     if tail != 0:
-        _end_packet(q, state, record, output, vc)
+        if q.wait_for_tail_credit != 0:
+            state[record + CREDITS] += TAIL_SENT
+        else:
+            _set_free(q, state, first_channel + vc)
         state[source + QUEUE_FLIT] = 0
         state[source + QUEUE_VC] = -1
         state[source + QUEUE_HEAD] = times[packet * _TIME_COLUMNS + NEXT_IN_QUEUE]
@@ -310,88 +351,97 @@ def _run_source(net, q: Network, state, packets, times, log, rows, node, source,
 @inlined
 def _choose_source_vc(q: Network, state, source, output):  # type: ignore[no-untyped-def]
     """The next free channel with a credit behind the one used last; -1 if there is none."""
-    vc = state[source + LAST_VC]
-    free = state[q.outputs_at + (output << PAIR_BITS) + FREE]
-    for _ in range(q.vcs):
-        vc = vc + 1 if vc + 1 < q.vcs else 0
-        if free >> vc & 1 != 0 and state[q.output_channels_at + ((output << q.vc_bits) + vc << OUTPUT_BITS)] > 0:
+    free = state[q.outputs_at + output * q.output_stride + FREE]
+    while free != 0:
+        vc = next_bit(free, state[source + LAST_VC] + 1)
+        if state[q.output_channels_at + ((output << q.vc_bits) + vc << OUTPUT_BITS) + CREDITS] != 0:
             return vc
+        free &= ~(1 << vc)
     return -1
 
 
 @inlined
-def _end_packet(q: Network, state, record, output, vc):  # type: ignore[no-untyped-def]
-    """The tail has left over a channel of an output."""
-    state[record + TAIL_SENT] = 1
-    if q.wait_for_tail_credit == 0:
-        state[q.outputs_at + (output << PAIR_BITS) + FREE] |= 1 << vc
+def _run_routers(net, q: Network, state, log, rows, now):  # type: ignore[no-untyped-def]
+    """Step 4: crossbars of routers with a bid, then channels of routers with a head that waits."""
+    for w in range(q.router_words):
+        routers = state[q.bidding + w]
+        while routers != 0:
+            _run_crossbar(net, q, state, log, rows, (w << ROUTER_WORD_BITS) + lowest_bit(routers), now)
+            routers &= routers - 1
+    for w in range(q.router_words):
+        routers = state[q.waiting + w]
+        while routers != 0:
+            allocate_vcs(net, q, state, (w << ROUTER_WORD_BITS) + lowest_bit(routers), now)
+            routers &= routers - 1
 
 
 @inlined
-def _run_routers(net, q: Network, state, log, rows, now):  # type: ignore[no-untyped-def]
-    """Step 4: each router with a flit allocates channels, then the crossbar."""
-    k = 0
-    while k < state[BUSY_ROUTERS]:
-        router = state[q.busy_routers_at + k]
-        record = q.routers_at + (router << ROUTER_BITS)
-        if state[record + WAITERS] > 0:
-            allocate_vcs(net, q, state, router, now)
-        if state[record + BIDDERS] > 0:
-            matches = allocate_switch(q, state, router, now)
-            for m in range(matches):
-                _depart(net, q, state, log, rows, router, state[q.winners + m], now)
-        if state[record + WAITERS] + state[record + BIDDERS] == 0:
-            state[record + IS_BUSY] = 0
-            state[BUSY_ROUTERS] -= 1
-            state[q.busy_routers_at + k] = state[q.busy_routers_at + state[BUSY_ROUTERS]]
-        else:
-            k += 1
+def _run_crossbar(net, q: Network, state, log, rows, router, now):  # type: ignore[no-untyped-def]
+    matches = allocate_switch(net, q, state, router)
+    for m in range(matches):
+        port = state[q.touched + m]
+        output = output_port(q, router, port)
+        local = winning_channel(net, q, state, router, output, state[q.winners + m])
+        if not _depart(net, q, state, log, rows, router, local, now):
+            leave(q, state, output + BIDS, local)
+            if is_empty(state, output + BIDS, q.words):
+                leave(q, state, q.bid_at + router * q.port_words, port)
+    if is_empty(state, q.bid_at + router * q.port_words, q.port_words):
+        leave_routers(state, q.bidding, router)
+    state[CROSSED] += matches
+    state[LAST_MOVE] = now
 
 
 @inlined
 def _depart(net, q: Network, state, log, rows, router, local, now):  # type: ignore[no-untyped-def]
-    """The first flit of an input's channel crosses to its output; its place goes back as a credit."""
-    bits = q.port_bits + q.vc_bits
-    came = (router << bits) + local
-    record = q.inputs_at + came * q.channel_stride
-    at = state[record + FIRST]
-    flit = state[record + RING + at]
-    at = at + 1 if at + 1 < q.depth else 0
-    state[record + FIRST] = at
-    left = state[record + COUNT] - 1
-    state[record + COUNT] = left
+    """The first flit of an input's channel crosses to its output; its place goes back as a credit.
 
-    went = (router << bits) + state[record + TAKEN]
+    Returns whether the flit behind it may bid in the next cycle."""
+    came = (router << (q.port_bits + q.vc_bits)) + local
+    record = q.inputs_at + came * q.input_stride
+    head = state[record + HEAD]
+    left = state[record + TAIL] - head - 1
+    flit = state[record + RING + (head & q.ring_mask)]
+    state[record + HEAD] = head + 1
+
+    went = state[record + TAKEN]
     output = went >> q.vc_bits
-    vc = went - (output << q.vc_bits)
-    state[q.output_channels_at + (went << OUTPUT_BITS) + CREDITS] -= 1
-    state[CROSSED] += 1
-    state[LAST_MOVE] = now
     link = q.link_of_output + (output << PAIR_BITS)
     arrival = now + 1 + q.crossbar_cycles + net[link + LINK_CYCLES]
     target = net[link + LINK_TO]
     if target >= 0:
         state[LINKED] += 1
-        _schedule(q, state, arrival, _FLIT, (target << q.vc_bits) + vc, flit)
+        channel = went + (target - output << q.vc_bits)
+        _schedule_flit(q, state, FLIT, q.flits, arrival, channel, flit)
     else:
-        _schedule(q, state, arrival, _LAST_FLIT, went, flit)
+        _schedule_flit(q, state, LAST_FLIT, q.last_flits, arrival, went, flit)
     _log(state, log, rows, now, HOP, came, went, flit)
 
     port = came >> q.vc_bits
     upstream = q.link_of_input + (port << PAIR_BITS)
     home = (net[upstream + LINK_FROM] - port << q.vc_bits) + came
-    _schedule(q, state, now + 1 + net[upstream + CREDIT_CYCLES], _CREDIT, home, 0)
+    _schedule_credit(q, state, now + 1 + net[upstream + CREDIT_CYCLES], home)
 
+    owned = q.output_channels_at + (went << OUTPUT_BITS) + CREDITS
     if flit & 1 != 0:
-        _end_packet(q, state, q.output_channels_at + (went << OUTPUT_BITS), output, vc)
-        leave_list(q, state, q.bidders_at, BIDDERS, router, local)
-        state[record + STATUS] = IDLE
+        state[record + TAKEN] = -1
+        if q.wait_for_tail_credit != 0:
+            state[owned] += TAIL_SENT - 1
+        else:
+            state[owned] -= 1
+            wake_at(q, state, now + 1, went, IS_FREE)
         if left > 0:
-            _begin_packet(q, state, router, local, record, state[record + RING + at], now + 1)
-    elif left == 0:
-        leave_list(q, state, q.bidders_at, BIDDERS, router, local)
-    else:
-        state[record + READY] = now + q.switch_alloc_cycles
+            _begin_packet(net, q, state, came, now + 1, now)
+        return False
+    credits = state[owned] - 1
+    state[owned] = credits
+    if left == 0:
+        return False
+    state[record + READY] = now + q.switch_alloc_cycles
+    if q.switch_alloc_cycles > 1:
+        wake_at(q, state, now + q.switch_alloc_cycles, came, MAY_BID)
+        return False
+    return credits != 0
 
 
 @inlined

@@ -1,0 +1,93 @@
+"""Sets of a router's channels and ports, as bits of words, and who is next in one of them behind a pointer."""
+
+from __future__ import annotations
+
+from archsim.kernels.jit import inlined, lowest_bit
+from archsim.kernels.router_state import BIDS, ROUTER_WORD_BITS, Network
+
+
+@inlined
+def join(q: Network, state, at, member):  # type: ignore[no-untyped-def]
+    """Put a channel or a port into a set."""
+    state[at + (member >> q.word_bits)] |= 1 << (member & ((1 << q.word_bits) - 1))
+
+
+@inlined
+def leave(q: Network, state, at, member):  # type: ignore[no-untyped-def]
+    """Take a channel or a port out of a set."""
+    state[at + (member >> q.word_bits)] &= ~(1 << (member & ((1 << q.word_bits) - 1)))
+
+
+@inlined
+def join_routers(state, at, router):  # type: ignore[no-untyped-def]
+    """Put a router into a set of routers."""
+    state[at + (router >> ROUTER_WORD_BITS)] |= 1 << (router & ((1 << ROUTER_WORD_BITS) - 1))
+
+
+@inlined
+def leave_routers(state, at, router):  # type: ignore[no-untyped-def]
+    """Take a router out of a set of routers."""
+    state[at + (router >> ROUTER_WORD_BITS)] &= ~(1 << (router & ((1 << ROUTER_WORD_BITS) - 1)))
+
+
+@inlined
+def is_empty(state, at, words):  # type: ignore[no-untyped-def]
+    """Whether nobody is in a set of so many words."""
+    some = state[at]
+    for w in range(1, words):
+        some |= state[at + w]
+    return some == 0
+
+
+@inlined
+def next_bit(word, pointer):  # type: ignore[no-untyped-def]
+    """The member next at or behind `pointer`, going round, of a set of one word that isn't empty."""
+    beyond = word >> pointer << pointer
+    return lowest_bit(beyond if beyond != 0 else word)
+
+
+@inlined
+def next_member(q: Network, state, at, pointer):  # type: ignore[no-untyped-def]
+    """The member of a set next at or behind `pointer`, going round; -1 if nobody is in it."""
+    if q.words == 1:
+        word = state[at]
+        return next_bit(word, pointer) if word != 0 else -1
+    inside = (1 << q.word_bits) - 1
+    first = pointer >> q.word_bits
+    for k in range(q.words + 1):
+        w = first + k if first + k < q.words else first + k - q.words
+        word = state[at + w]
+        if k == 0:
+            word = word >> (pointer & inside) << (pointer & inside)
+        if word != 0:
+            return (w << q.word_bits) + lowest_bit(word)
+    return -1
+
+
+@inlined
+def input_channel(q: Network, router, channel):  # type: ignore[no-untyped-def]
+    """Where the record of a channel of a router's inputs stands."""
+    return q.inputs_at + ((router << (q.port_bits + q.vc_bits)) + channel) * q.input_stride
+
+
+@inlined
+def output_channel(q: Network, router, channel):  # type: ignore[no-untyped-def]
+    """Where the record of a channel of a router's outputs stands."""
+    return q.output_channels_at + ((router << (q.port_bits + q.vc_bits)) + channel << 2)
+
+
+@inlined
+def output_port(q: Network, router, port):  # type: ignore[no-untyped-def]
+    """Where the record of a router's output stands."""
+    return q.outputs_at + ((router << q.port_bits) + port) * q.output_stride
+
+
+@inlined
+def enter_bid(q: Network, state, channel, taken):  # type: ignore[no-untyped-def]
+    """The first flit of an input's channel may cross to the output that it has a channel and a credit of."""
+    bits = q.port_bits + q.vc_bits
+    router = channel >> bits
+    output = taken >> q.vc_bits
+    join(q, state, q.outputs_at + output * q.output_stride + BIDS, channel - (router << bits))
+    join(q, state, q.bid_at + router * q.port_words, output - (router << q.port_bits))
+    join_routers(state, q.bidding, router)

@@ -1,0 +1,202 @@
+"""The allocator of the crossbar: flits that bid to a router's outputs, one per crossbar input and one per output.
+
+As the allocator of channels a matching with rotating pointers ("islip" or "separable"). Virtual channels that share an
+input of the crossbar count as one: folding a set of channels onto the first of each part gives the inputs that bid.
+"""
+
+from __future__ import annotations
+
+from archsim.kernels.jit import inlined, lowest_bit
+from archsim.kernels.router_sets import next_bit, next_member, output_port
+from archsim.kernels.router_state import BIDS, PAIR_BITS, SWITCH_ACCEPT, SWITCH_GRANT, VC_TURN, Network
+
+
+@inlined
+def crossbar_input(q: Network, router, expanded):  # type: ignore[no-untyped-def]
+    """Where the record of an input of a router's crossbar stands."""
+    return q.crossbar_at + ((router << (q.port_bits + q.vc_bits)) + expanded << PAIR_BITS)
+
+
+@inlined
+def allocate_switch(net, q: Network, state, router):  # type: ignore[no-untyped-def]
+    """Match the bids of a router. Leaves outputs in `touched` and the crossbar inputs matched to them in `winners`;
+    returns how many."""
+    matches = _match_the_uncontested(net, q, state, router)
+    if matches >= 0:
+        return matches
+    matches = 0
+    for w in range(q.words):
+        state[q.taken + w] = 0
+    for iteration in range(q.switch_iterations):
+        before = matches
+        if q.switch_separable != 0:
+            matches = _match_input_first(net, q, state, router, matches, iteration == 0)
+        else:
+            matches = _match_output_first(net, q, state, router, matches, iteration == 0)
+        if matches == before:
+            break
+    for k in range(matches):
+        state[q.matched + state[q.touched + k]] = 0
+    return matches
+
+
+@inlined
+def _folded(net, q: Network, word):  # type: ignore[no-untyped-def]
+    """The crossbar inputs of a word of channels."""
+    inputs = word & net[q.fold_masks]
+    for k in range(1, q.folds):
+        inputs |= (word & net[q.fold_masks + k]) >> k * q.input_speedup
+    return inputs
+
+
+@inlined
+def _collect_inputs(net, q: Network, state, output):  # type: ignore[no-untyped-def]
+    """Leave the crossbar inputs that bid for an output, and aren't taken, in `some`."""
+    for w in range(q.words):
+        state[q.some + w] = _folded(net, q, state[output + BIDS + w]) & ~state[q.taken + w]
+
+
+@inlined
+def _match_the_uncontested(net, q: Network, state, router):  # type: ignore[no-untyped-def]
+    """If no two outputs grant to the same input, all grants are accepted; else, or if inputs choose among outputs, -1.
+
+    (Rarely wrong, and then -1: inputs are told apart modulo 64.)"""
+    seen = 0
+    matches = 0
+    if q.words > 1:
+        if q.switch_separable != 0:
+            return -1
+        for w in range(q.words):
+            state[q.taken + w] = 0
+    for w in range(q.port_words):
+        ports = state[q.bid_at + router * q.port_words + w]
+        while ports != 0:
+            port = (w << q.word_bits) + lowest_bit(ports)
+            ports &= ports - 1
+            output = output_port(q, router, port)
+            if q.words == 1:
+                inputs = _folded(net, q, state[output + BIDS])
+                if q.switch_separable != 0 and inputs & (inputs - 1) != 0:
+                    return -1
+                expanded = next_bit(inputs, state[output + SWITCH_GRANT])
+            else:
+                _collect_inputs(net, q, state, output)
+                expanded = next_member(q, state, q.some, state[output + SWITCH_GRANT])
+            if seen >> (expanded & 63) & 1 != 0:
+                return -1
+            seen |= 1 << (expanded & 63)
+            state[q.touched + matches] = port
+            state[q.winners + matches] = expanded
+            matches += 1
+    for k in range(matches):
+        _move_pointers(q, state, router, state[q.winners + k], state[q.touched + k])
+    return matches
+
+
+@inlined
+def _match_output_first(net, q: Network, state, router, matches, move_pointers):  # type: ignore[no-untyped-def]
+    """One iteration of iSLIP over what is not matched yet."""
+    wrap = (1 << q.port_bits) - 1
+    offers = 0
+    for w in range(q.port_words):
+        ports = state[q.bid_at + router * q.port_words + w]
+        while ports != 0:
+            port = (w << q.word_bits) + lowest_bit(ports)
+            ports &= ports - 1
+            if state[q.matched + port] != 0:
+                continue
+            output = output_port(q, router, port)
+            _collect_inputs(net, q, state, output)
+            expanded = next_member(q, state, q.some, state[output + SWITCH_GRANT])
+            if expanded < 0:
+                continue
+            behind = (port - state[crossbar_input(q, router, expanded) + SWITCH_ACCEPT]) & wrap
+            if state[q.offered + expanded] < 0:
+                state[q.chosen_distance + offers] = expanded
+                offers += 1
+            elif behind >= state[q.offered_distance + expanded]:
+                continue
+            state[q.offered + expanded] = port
+            state[q.offered_distance + expanded] = behind
+    for k in range(offers):
+        expanded = state[q.chosen_distance + k]
+        port = state[q.offered + expanded]
+        state[q.offered + expanded] = -1
+        matches = _match(q, state, router, expanded, port, matches, move_pointers)
+    return matches
+
+
+@inlined
+def _match_input_first(net, q: Network, state, router, matches, move_pointers):  # type: ignore[no-untyped-def]
+    """One iteration of a separable allocator over what is not matched yet: inputs choose, then outputs grant."""
+    wrap = (1 << q.port_bits) - 1
+    inputs_wrap = (1 << (q.port_bits + q.vc_bits)) - 1
+    asking = 0
+    for w in range(q.port_words):
+        ports = state[q.bid_at + router * q.port_words + w]
+        while ports != 0:
+            port = (w << q.word_bits) + lowest_bit(ports)
+            ports &= ports - 1
+            if state[q.matched + port] != 0:
+                continue
+            _collect_inputs(net, q, state, output_port(q, router, port))
+            for v in range(q.words):
+                inputs = state[q.some + v]
+                while inputs != 0:
+                    expanded = (v << q.word_bits) + lowest_bit(inputs)
+                    inputs &= inputs - 1
+                    behind = (port - state[crossbar_input(q, router, expanded) + SWITCH_ACCEPT]) & wrap
+                    if state[q.offered + expanded] < 0:
+                        state[q.chosen_distance + asking] = expanded
+                        asking += 1
+                    elif behind >= state[q.offered_distance + expanded]:
+                        continue
+                    state[q.offered + expanded] = port
+                    state[q.offered_distance + expanded] = behind
+    # Each output takes the next of those that chose it: `chosen` by output.
+    for k in range(asking):
+        expanded = state[q.chosen_distance + k]
+        port = state[q.offered + expanded]
+        grant = state[output_port(q, router, port) + SWITCH_GRANT]
+        rival = state[q.chosen + port]
+        if rival < 0 or (expanded - grant) & inputs_wrap < (rival - grant) & inputs_wrap:
+            state[q.chosen + port] = expanded
+    for k in range(asking):
+        expanded = state[q.chosen_distance + k]
+        port = state[q.offered + expanded]
+        state[q.offered + expanded] = -1
+        if state[q.chosen + port] == expanded:
+            state[q.chosen + port] = -1
+            matches = _match(q, state, router, expanded, port, matches, move_pointers)
+    return matches
+
+
+@inlined
+def _match(q: Network, state, router, expanded, port, matches, move_pointers):  # type: ignore[no-untyped-def]
+    """Enter a match; in the first iteration both pointers move behind it. Returns how many matches there are."""
+    state[q.matched + port] = 1
+    state[q.taken + (expanded >> q.word_bits)] |= 1 << (expanded & ((1 << q.word_bits) - 1))
+    if move_pointers:
+        _move_pointers(q, state, router, expanded, port)
+    state[q.touched + matches] = port
+    state[q.winners + matches] = expanded
+    return matches + 1
+
+
+@inlined
+def _move_pointers(q: Network, state, router, expanded, port):  # type: ignore[no-untyped-def]
+    state[output_port(q, router, port) + SWITCH_GRANT] = expanded + 1
+    state[crossbar_input(q, router, expanded) + SWITCH_ACCEPT] = port + 1
+
+
+@inlined
+def winning_channel(net, q: Network, state, router, output, expanded):  # type: ignore[no-untyped-def]
+    """Of the channels that share a crossbar input and bid for an output, the next by the input's turn, which moves."""
+    vcs = (1 << q.vc_bits) - 1
+    first = expanded & ~vcs
+    word = state[output + BIDS + (first >> q.word_bits)] >> (first & ((1 << q.word_bits) - 1))
+    turn_at = crossbar_input(q, router, expanded) + VC_TURN
+    vc = next_bit(word & net[q.parts + (expanded & vcs)], state[turn_at])
+    turn = vc + q.input_speedup
+    state[turn_at] = turn if turn < q.vcs else turn - q.vcs
+    return first + vc
