@@ -8,23 +8,21 @@ the policy: what either changes is seen a cycle later by the other, so the order
 
 from __future__ import annotations
 
-from archsim.kernels.jit import inlined, kernel, lowest_bit, pointer
+from archsim.kernels.jit import inlined, kernel, pointer
 from archsim.kernels.router_alloc import allocate_vcs, ask, wake_at
 from archsim.kernels.router_sets import (
     enter_bid,
     is_empty,
     leave,
-    leave_routers,
     next_bit,
-    output_port,
 )
 from archsim.kernels.router_state import (
     BIDS,
+    BID_FOR,
     BUSY_NODES,
     CREATED,
     CREDIT,
     CREDIT_CYCLES,
-    CREDITS,
     CROSSED,
     DELIVERED,
     DESTINATION,
@@ -59,8 +57,6 @@ from archsim.kernels.router_state import (
     NEXT_PACKET,
     NODE_IS_BUSY,
     NOW,
-    OUTPUT_BITS,
-    OWNER,
     PACKET_SHIFT,
     PAIR_BITS,
     QUEUE_FLIT,
@@ -69,18 +65,18 @@ from archsim.kernels.router_state import (
     QUEUE_VC,
     READY,
     RING,
-    ROUTER_WORD_BITS,
     SOURCE,
     SOURCE_BITS,
     STUCK,
     TAIL,
     TAIL_SENT,
     TAKEN,
+    WAITED,
     WAKE,
     WAKE_BITS,
     Network,
 )
-from archsim.kernels.router_switch import allocate_switch, winning_channel
+from archsim.kernels.router_switch import grant_inputs, match_switch, move_pointers, winning_channel
 
 _PACKET_COLUMNS = 4
 _TIME_COLUMNS = 3
@@ -116,7 +112,8 @@ def _run(net, q: Network, state, packets, count, times, log, rows, until):  # ty
         _receive(net, q, state, times, log, rows, now)
         _hand_over(q, state, packets, count, times, now)
         _run_sources(net, q, state, packets, times, log, rows, now)
-        _run_routers(net, q, state, log, rows, now)
+        _run_crossbars(net, q, state, log, rows, now)
+        allocate_vcs(net, q, state, now)
         if state[IN_FLIGHT] > 0 and now - state[LAST_MOVE] >= q.patience:
             state[STUCK] = 1
             return
@@ -130,7 +127,7 @@ def _run(net, q: Network, state, packets, count, times, log, rows, until):  # ty
 @inlined
 def _next_cycle(q: Network, state, packets, count, now, until):  # type: ignore[no-untyped-def]
     """The next cycle in which something can happen, at most `until`; -1 if nothing is left to happen."""
-    if state[BUSY_NODES] > 0 or not is_empty(state, q.waiting, 2 * q.router_words):
+    if state[BUSY_NODES] + state[WAITED] + state[BID_FOR] > 0:
         return now + 1
     target = until
     left = state[NEXT_PACKET] < count
@@ -145,12 +142,12 @@ def _next_cycle(q: Network, state, packets, count, now, until):  # type: ignore[
 
 
 @inlined
-def _schedule_flit(q: Network, state, kind, events, cycle, channel, flit):  # type: ignore[no-untyped-def]
+def _schedule_flit(q: Network, state, kind, cycle, channel, flit):  # type: ignore[no-untyped-def]
     slot = cycle & (q.wheel - 1)
     count = q.slots + (slot << KIND_BITS) + kind
     used = state[count]
     state[count] = used + 1
-    event = events + 2 * (slot * q.flit_slot + used)
+    event = q.flits + 2 * ((2 * slot + kind) * q.flit_slot + used)
     state[event] = channel
     state[event + 1] = flit
 
@@ -174,10 +171,10 @@ def _receive(net, q: Network, state, times, log, rows, now):  # type: ignore[no-
     for k in range(state[counts + CREDIT]):
         _return_credit(q, state, state[q.credits + slot * q.credit_slot + k], now)
     for k in range(state[counts + FLIT]):
-        event = q.flits + 2 * (slot * q.flit_slot + k)
+        event = q.flits + 2 * (2 * slot * q.flit_slot + k)
         _enter(net, q, state, state[event], state[event + 1], now)
     for k in range(state[counts + LAST_FLIT]):
-        event = q.last_flits + 2 * (slot * q.flit_slot + k)
+        event = q.flits + 2 * ((2 * slot + 1) * q.flit_slot + k)
         _eject(net, q, state, times, log, rows, state[event], state[event + 1], now)
     for kind in range(1 << KIND_BITS):
         state[counts + kind] = 0
@@ -200,7 +197,7 @@ def _wake(net, q: Network, state, event):  # type: ignore[no-untyped-def]
 def _bid(q: Network, state, channel):  # type: ignore[no-untyped-def]
     """The first flit of a channel may cross if there is a credit; else the next credit says so."""
     taken = state[q.inputs_at + channel * q.input_stride + TAKEN]
-    if state[q.output_channels_at + (taken << OUTPUT_BITS) + CREDITS] != 0:
+    if state[q.credits_at + taken] != 0:
         enter_bid(q, state, channel, taken)
 
 
@@ -214,14 +211,13 @@ def _set_free(q: Network, state, channel):  # type: ignore[no-untyped-def]
 @inlined
 def _return_credit(q: Network, state, channel, now):  # type: ignore[no-untyped-def]
     """A place of the next buffer is free again; the last of them may end a packet's ownership, the first let it go."""
-    record = q.output_channels_at + (channel << OUTPUT_BITS)
-    credits = state[record + CREDITS] + 1
-    state[record + CREDITS] = credits
+    credits = state[q.credits_at + channel] + 1
+    state[q.credits_at + channel] = credits
     if credits == q.depth + TAIL_SENT:
-        state[record + CREDITS] = q.depth
+        state[q.credits_at + channel] = q.depth
         _set_free(q, state, channel)
-    elif credits == 1 and state[record + OWNER] >= 0:
-        owner = state[record + OWNER]
+    elif credits == 1 and state[q.owners_at + channel] >= 0:
+        owner = state[q.owners_at + channel]
         holder = q.inputs_at + owner * q.input_stride
         if state[holder + TAKEN] == channel and state[holder + TAIL] > state[holder + HEAD]:
             if state[holder + READY] <= now:
@@ -322,25 +318,25 @@ def _run_source(net, q: Network, state, packets, times, log, rows, node, source,
         state[source + QUEUE_VC] = vc
         state[source + LAST_VC] = vc
         state[q.outputs_at + output * q.output_stride + FREE] &= ~(1 << vc)
-    record = q.output_channels_at + (first_channel + vc << OUTPUT_BITS)
-    if state[record + CREDITS] == 0:
+    record = q.credits_at + first_channel + vc
+    if state[record] == 0:
         return
     index = state[source + QUEUE_FLIT]
     tail = 1 if index + 1 == packets[packet * _PACKET_COLUMNS + FLITS] else 0
     flit = packet << PACKET_SHIFT | packets[packet * _PACKET_COLUMNS + DESTINATION] << FLIT_BITS | index << 1 | tail
-    state[record + CREDITS] -= 1
+    state[record] -= 1
     state[INJECTED] += 1
     state[LAST_MOVE] = now
     link = q.link_of_output + (output << PAIR_BITS)
     channel = (net[link + LINK_TO] << q.vc_bits) + vc
-    _schedule_flit(q, state, FLIT, q.flits, now + 1 + net[link + LINK_CYCLES], channel, flit)
+    _schedule_flit(q, state, FLIT, now + 1 + net[link + LINK_CYCLES], channel, flit)
     _log(state, log, rows, now, INJECT, node, first_channel + vc, flit)
     if index == 0:
         times[packet * _TIME_COLUMNS + ENTERED] = now
     state[source + QUEUE_FLIT] = index + 1
     if tail != 0:
         if q.wait_for_tail_credit != 0:
-            state[record + CREDITS] += TAIL_SENT
+            state[record] += TAIL_SENT
         else:
             _set_free(q, state, first_channel + vc)
         state[source + QUEUE_FLIT] = 0
@@ -354,42 +350,46 @@ def _choose_source_vc(q: Network, state, source, output):  # type: ignore[no-unt
     free = state[q.outputs_at + output * q.output_stride + FREE]
     while free != 0:
         vc = next_bit(free, state[source + LAST_VC] + 1)
-        if state[q.output_channels_at + ((output << q.vc_bits) + vc << OUTPUT_BITS) + CREDITS] != 0:
+        if state[q.credits_at + (output << q.vc_bits) + vc] != 0:
             return vc
         free &= ~(1 << vc)
     return -1
 
 
 @inlined
-def _run_routers(net, q: Network, state, log, rows, now):  # type: ignore[no-untyped-def]
-    """Step 4: crossbars of routers with a bid, then channels of routers with a head that waits."""
-    for w in range(q.router_words):
-        routers = state[q.bidding + w]
-        while routers != 0:
-            _run_crossbar(net, q, state, log, rows, (w << ROUTER_WORD_BITS) + lowest_bit(routers), now)
-            routers &= routers - 1
-    for w in range(q.router_words):
-        routers = state[q.waiting + w]
-        while routers != 0:
-            allocate_vcs(net, q, state, (w << ROUTER_WORD_BITS) + lowest_bit(routers), now)
-            routers &= routers - 1
+def _run_crossbars(net, q: Network, state, log, rows, now):  # type: ignore[no-untyped-def]
+    """Step 4.2: flits cross that have a bid and win."""
+    listed = state[BID_FOR]
+    specials = grant_inputs(net, q, state)
+    for k in range(listed):
+        output = state[q.bid_at + k]
+        router = output >> q.port_bits
+        if state[q.special + router] == 0:
+            expanded = state[q.inputs_granted + k]
+            move_pointers(q, state, router, expanded, output - (router << q.port_bits))
+            _cross(net, q, state, log, rows, router, output, expanded, now)
+    for k in range(specials):
+        router = state[q.specials + k]
+        state[q.special + router] = 0
+        for m in range(match_switch(net, q, state, router)):
+            output = (router << q.port_bits) + state[q.touched + m]
+            _cross(net, q, state, log, rows, router, output, state[q.winners + m], now)
+    left = 0
+    for k in range(listed):
+        output = state[q.bid_at + k]
+        state[q.bid_at + left] = output
+        state[q.seen_at + (output >> q.port_bits)] = 0
+        left = left if is_empty(state, q.outputs_at + output * q.output_stride + BIDS, q.words) else left + 1
+    state[BID_FOR] = left
 
 
 @inlined
-def _run_crossbar(net, q: Network, state, log, rows, router, now):  # type: ignore[no-untyped-def]
-    matches = allocate_switch(net, q, state, router)
-    for m in range(matches):
-        port = state[q.touched + m]
-        output = output_port(q, router, port)
-        local = winning_channel(net, q, state, router, output, state[q.winners + m])
-        if not _depart(net, q, state, log, rows, router, local, now):
-            leave(q, state, output + BIDS, local)
-            if is_empty(state, output + BIDS, q.words):
-                leave(q, state, q.bid_at + router * q.port_words, port)
-    if is_empty(state, q.bid_at + router * q.port_words, q.port_words):
-        leave_routers(state, q.bidding, router)
-    state[CROSSED] += matches
-    state[LAST_MOVE] = now
+def _cross(net, q: Network, state, log, rows, router, output, expanded, now):  # type: ignore[no-untyped-def]
+    """A crossbar input and an output are matched."""
+    record = q.outputs_at + output * q.output_stride
+    local = winning_channel(net, q, state, router, record, expanded)
+    if not _depart(net, q, state, log, rows, router, local, now):
+        leave(q, state, record + BIDS, local)
 
 
 @inlined
@@ -409,12 +409,11 @@ def _depart(net, q: Network, state, log, rows, router, local, now):  # type: ign
     link = q.link_of_output + (output << PAIR_BITS)
     arrival = now + 1 + q.crossbar_cycles + net[link + LINK_CYCLES]
     target = net[link + LINK_TO]
-    if target >= 0:
-        state[LINKED] += 1
-        channel = went + (target - output << q.vc_bits)
-        _schedule_flit(q, state, FLIT, q.flits, arrival, channel, flit)
-    else:
-        _schedule_flit(q, state, LAST_FLIT, q.last_flits, arrival, went, flit)
+    state[CROSSED] += 1
+    state[LAST_MOVE] = now
+    state[LINKED] += 1 if target >= 0 else 0
+    kind = FLIT if target >= 0 else LAST_FLIT
+    _schedule_flit(q, state, kind, arrival, went + (target - output << q.vc_bits) if target >= 0 else went, flit)
     _log(state, log, rows, now, HOP, came, went, flit)
 
     port = came >> q.vc_bits
@@ -422,7 +421,7 @@ def _depart(net, q: Network, state, log, rows, router, local, now):  # type: ign
     home = (net[upstream + LINK_FROM] - port << q.vc_bits) + came
     _schedule_credit(q, state, now + 1 + net[upstream + CREDIT_CYCLES], home)
 
-    owned = q.output_channels_at + (went << OUTPUT_BITS) + CREDITS
+    owned = q.credits_at + went
     if flit & 1 != 0:
         state[record + TAKEN] = -1
         if q.wait_for_tail_credit != 0:
@@ -430,12 +429,17 @@ def _depart(net, q: Network, state, log, rows, router, local, now):  # type: ign
         else:
             state[owned] -= 1
             wake_at(q, state, now + 1, went, IS_FREE)
-        if left > 0:
+        if left == 0:
+            state[record + HEAD] = 0
+            state[record + TAIL] = 0
+        else:
             _begin_packet(net, q, state, came, now + 1, now)
         return False
     credits = state[owned] - 1
     state[owned] = credits
     if left == 0:
+        state[record + HEAD] = 0
+        state[record + TAIL] = 0
         return False
     state[record + READY] = now + q.switch_alloc_cycles
     if q.switch_alloc_cycles > 1:
@@ -446,6 +450,8 @@ def _depart(net, q: Network, state, log, rows, router, local, now):  # type: ign
 
 @inlined
 def _log(state, log, rows, now, kind, came, went, flit):  # type: ignore[no-untyped-def]
+    if rows == 0:
+        return
     row = state[LOG_LENGTH]
     if row >= rows:
         return

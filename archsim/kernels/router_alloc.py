@@ -12,33 +12,28 @@ from archsim.kernels.router_sets import (
     input_channel,
     is_empty,
     join,
-    join_routers,
     leave,
-    leave_routers,
     next_bit,
     next_member,
-    output_channel,
     output_port,
 )
 from archsim.kernels.router_state import (
-    CREDITS,
     FLIT_BITS,
     FREE,
     HEAD,
+    KIND_BITS,
     MASK_BITS,
     MAX_NODES,
     MAY_BID,
     NEVER,
-    OWNER,
     READY,
     RING,
     TAKEN,
     VC_ACCEPT,
-    VC_GRANT,
     VC_GRANTS,
+    WAITED,
     WAKE,
     WAKE_BITS,
-    KIND_BITS,
     Network,
 )
 
@@ -72,47 +67,86 @@ def ask(net, q: Network, state, channel):  # type: ignore[no-untyped-def]
         candidate = net[row + c]
         if candidate < 0:
             break
-        port = candidate >> MASK_BITS
-        waits = output_port(q, router, port) + q.waits + (candidate & _CLASS) * q.words
-        join(q, state, waits, channel - (router << bits))
-        join(q, state, q.waited_at + router * q.port_words, port)
-    join_routers(state, q.waiting, router)
+        output = (router << q.port_bits) + (candidate >> MASK_BITS)
+        waits = q.outputs_at + output * q.output_stride + q.waits
+        listed = state[WAITED]
+        state[q.waited_at + listed] = output
+        state[WAITED] = listed + 1 if is_empty(state, waits, q.classes * q.words) else listed
+        join(q, state, waits + (candidate & _CLASS) * q.words, channel - (router << bits))
 
 
 @inlined
-def allocate_vcs(net, q: Network, state, router, now):  # type: ignore[no-untyped-def]
-    """Match heads that wait at the inputs of a router to channels of its outputs that no packet owns."""
-    contested = True
-    if q.words == 1:
-        contested = _serve_the_uncontested(net, q, state, router, now)
-    if contested:
-        for iteration in range(q.vc_iterations):
-            if q.vc_separable != 0:
-                matches = _choose_input_first(net, q, state, router)
-            else:
-                matches = _choose_output_first(net, q, state, router)
-            for k in range(matches):
-                waiter = state[q.winners + k]
-                channel = state[q.offered + waiter]
-                state[q.offered + waiter] = -1
-                _take_channel(net, q, state, router, waiter, channel, iteration == 0, now)
-            if matches == 0:
-                break
-    if is_empty(state, q.waited_at + router * q.port_words, q.port_words):
-        leave_routers(state, q.waiting, router)
+def allocate_vcs(net, q: Network, state, now):  # type: ignore[no-untyped-def]
+    """Match heads that wait to channels of outputs that no packet owns, router by router.
+
+    If heads have one output each to ask for, the outputs of a router don't matter to each other."""
+    ports = (1 << q.port_bits) - 1
+    listed = state[WAITED]
+    specials = 0
+    for k in range(listed):
+        output = state[q.waited_at + k]
+        router = output >> q.port_bits
+        if q.candidates == 1:
+            if not _serve_one(net, q, state, router, output, now):
+                _match_channels(net, q, state, router, output & ports, (output & ports) + 1, now)
+        elif state[q.special + router] == 0:
+            state[q.special + router] = 1
+            state[q.specials + specials] = router
+            specials += 1
+    for k in range(specials):
+        router = state[q.specials + k]
+        state[q.special + router] = 0
+        if not _serve_the_uncontested(net, q, state, router, now):
+            _match_channels(net, q, state, router, 0, q.ports, now)
+    left = 0
+    for k in range(listed):
+        output = state[q.waited_at + k]
+        state[q.waited_at + left] = output
+        waits = q.outputs_at + output * q.output_stride + q.waits
+        left = left if is_empty(state, waits, q.classes * q.words) else left + 1
+    state[WAITED] = left
+
+
+@inlined
+def _serve_one(net, q: Network, state, router, output, now):  # type: ignore[no-untyped-def]
+    """Whoever alone asks for an output gets the next free channel behind its pointer, under either allocator.
+
+    Only where a set is one word, and heads ask for one output each. Returns whether nobody else can get a channel."""
+    if q.words > 1:
+        return False
+    record = q.outputs_at + output * q.output_stride
+    heads = state[record + q.waits]
+    mask = net[q.class_masks]
+    for k in range(1, q.classes):
+        more = state[record + q.waits + k]
+        if more != 0:
+            mask = net[q.class_masks + k] if heads == 0 else mask | net[q.class_masks + k]
+        heads |= more
+    mask &= state[record + FREE]
+    if mask == 0:
+        return True
+    if heads & (heads - 1) != 0:
+        return False
+    waiter = lowest_bit(heads)
+    first = output - (router << q.port_bits) << q.vc_bits
+    inside = state[input_channel(q, router, waiter) + VC_ACCEPT] - first
+    channel = first + next_bit(mask, inside if 0 < inside < MASK_BITS else 0)
+    for k in range(q.classes):
+        state[record + q.waits + k] = 0
+    _own_channel(q, state, router, waiter, channel, True, now)
+    return True
 
 
 @inlined
 def _serve_the_uncontested(net, q: Network, state, router, now):  # type: ignore[no-untyped-def]
-    """Who alone asks for its outputs gets the next channel behind its pointer, under either allocator.
-
-    Only where a set is one word. Returns whether somebody is left who may get a channel."""
+    """As `_serve_one`, of the heads of a router that may ask for several outputs: those who ask alone for all of
+    theirs."""
+    if q.words > 1:
+        return False
     asked = 0
     contested = 0
-    ports = state[q.waited_at + router]
-    while ports != 0:
-        output = output_port(q, router, lowest_bit(ports))
-        ports &= ports - 1
+    for port in range(q.ports):
+        output = output_port(q, router, port)
         if state[output + FREE] != 0:
             here = 0
             for k in range(q.classes):
@@ -127,7 +161,24 @@ def _serve_the_uncontested(net, q: Network, state, router, now):  # type: ignore
         channel = _nearest_channel(net, q, state, router, input_channel(q, router, waiter))
         if channel >= 0:
             _take_channel(net, q, state, router, waiter, channel, True, now)
-    return contested != 0
+    return contested == 0
+
+
+@inlined
+def _match_channels(net, q: Network, state, router, first_port, after, now):  # type: ignore[no-untyped-def]
+    """All iterations of the allocator over some outputs of a router."""
+    for iteration in range(q.vc_iterations):
+        if q.vc_separable != 0:
+            matches = _choose_input_first(net, q, state, router, first_port, after)
+        else:
+            matches = _choose_output_first(net, q, state, router, first_port, after)
+        for k in range(matches):
+            waiter = state[q.winners + k]
+            channel = state[q.offered + waiter]
+            state[q.offered + waiter] = -1
+            _take_channel(net, q, state, router, waiter, channel, iteration == 0, now)
+        if matches == 0:
+            break
 
 
 @inlined
@@ -157,42 +208,38 @@ def _nearest_channel(net, q: Network, state, router, record):  # type: ignore[no
 
 
 @inlined
-def _choose_output_first(net, q: Network, state, router):  # type: ignore[no-untyped-def]
+def _choose_output_first(net, q: Network, state, router, first_port, after):  # type: ignore[no-untyped-def]
     """Each free channel grants to the next head behind its pointer, each head accepts the next grant.
 
     Leaves the heads matched in `winners` and their channels in `offered`; returns how many.
     """
     wrap = (1 << (q.port_bits + q.vc_bits)) - 1
     matches = 0
-    for w in range(q.port_words):
-        ports = state[q.waited_at + router * q.port_words + w]
-        while ports != 0:
-            port = (w << q.word_bits) + lowest_bit(ports)
-            ports &= ports - 1
-            output = output_port(q, router, port)
-            free = state[output + FREE]
+    for port in range(first_port, after):
+        output = output_port(q, router, port)
+        free = state[output + FREE]
+        if q.classes == 1:
+            free &= net[q.class_masks]
+        while free != 0:
+            vc = lowest_bit(free)
+            free &= free - 1
+            channel = (port << q.vc_bits) + vc
+            grant = state[q.grants_at + (router << (q.port_bits + q.vc_bits)) + channel]
             if q.classes == 1:
-                free &= net[q.class_masks]
-            while free != 0:
-                vc = lowest_bit(free)
-                free &= free - 1
-                channel = (port << q.vc_bits) + vc
-                pointer = state[output_channel(q, router, channel) + VC_GRANT]
-                if q.classes == 1:
-                    waiter = next_member(q, state, output + q.waits, pointer)
-                else:
-                    _collect_heads(net, q, state, output, vc)
-                    waiter = next_member(q, state, q.some, pointer)
-                if waiter < 0:
-                    continue
-                behind = (channel - state[input_channel(q, router, waiter) + VC_ACCEPT]) & wrap
-                if state[q.offered + waiter] < 0:
-                    state[q.winners + matches] = waiter
-                    matches += 1
-                elif behind >= state[q.offered_distance + waiter]:
-                    continue
-                state[q.offered + waiter] = channel
-                state[q.offered_distance + waiter] = behind
+                waiter = next_member(q, state, output + q.waits, grant)
+            else:
+                _collect_heads(net, q, state, output, vc)
+                waiter = next_member(q, state, q.some, grant)
+            if waiter < 0:
+                continue
+            behind = (channel - state[input_channel(q, router, waiter) + VC_ACCEPT]) & wrap
+            if state[q.offered + waiter] < 0:
+                state[q.winners + matches] = waiter
+                matches += 1
+            elif behind >= state[q.offered_distance + waiter]:
+                continue
+            state[q.offered + waiter] = channel
+            state[q.offered_distance + waiter] = behind
     return matches
 
 
@@ -208,20 +255,17 @@ def _collect_heads(net, q: Network, state, output, vc):  # type: ignore[no-untyp
 
 
 @inlined
-def _choose_input_first(net, q: Network, state, router):  # type: ignore[no-untyped-def]
+def _choose_input_first(net, q: Network, state, router, first_port, after):  # type: ignore[no-untyped-def]
     """Each head asks for one free channel, the next behind its pointer; each of those grants to the next of the heads
     that ask. Returns as `_choose_output_first`."""
     wrap = (1 << (q.port_bits + q.vc_bits)) - 1
     for w in range(q.words):
         state[q.some + w] = 0
-    for w in range(q.port_words):
-        ports = state[q.waited_at + router * q.port_words + w]
-        while ports != 0:
-            waits = output_port(q, router, (w << q.word_bits) + lowest_bit(ports)) + q.waits
-            ports &= ports - 1
-            for k in range(q.classes):
-                for v in range(q.words):
-                    state[q.some + v] |= state[waits + k * q.words + v]
+    for port in range(first_port, after):
+        waits = output_port(q, router, port) + q.waits
+        for k in range(q.classes):
+            for w in range(q.words):
+                state[q.some + w] |= state[waits + k * q.words + w]
     granting = 0
     for w in range(q.words):
         heads = state[q.some + w]
@@ -231,7 +275,7 @@ def _choose_input_first(net, q: Network, state, router):  # type: ignore[no-unty
             best = _nearest_channel(net, q, state, router, input_channel(q, router, waiter))
             if best < 0:
                 continue
-            behind = (waiter - state[output_channel(q, router, best) + VC_GRANT]) & wrap
+            behind = (waiter - state[q.grants_at + (router << (q.port_bits + q.vc_bits)) + best]) & wrap
             if state[q.chosen + best] < 0:
                 state[q.touched + granting] = best
                 granting += 1
@@ -258,21 +302,24 @@ def _take_channel(net, q: Network, state, router, waiter, channel, move_pointers
         if candidate < 0:
             break
         port = candidate >> MASK_BITS
-        waits = output_port(q, router, port) + q.waits
-        leave(q, state, waits + (candidate & _CLASS) * q.words, waiter)
-        if is_empty(state, waits, q.classes * q.words):
-            leave(q, state, q.waited_at + router * q.port_words, port)
-    state[output_port(q, router, channel >> q.vc_bits) + FREE] &= ~(1 << (channel & ((1 << q.vc_bits) - 1)))
-    owned = output_channel(q, router, channel)
+        leave(q, state, output_port(q, router, port) + q.waits + (candidate & _CLASS) * q.words, waiter)
+    _own_channel(q, state, router, waiter, channel, move_pointers, now)
+
+
+@inlined
+def _own_channel(q: Network, state, router, waiter, channel, move_pointers, now):  # type: ignore[no-untyped-def]
     first = router << (q.port_bits + q.vc_bits)
-    state[owned + OWNER] = first + waiter
+    taken = first + channel
+    record = input_channel(q, router, waiter)
+    state[output_port(q, router, channel >> q.vc_bits) + FREE] &= ~(1 << (channel & ((1 << q.vc_bits) - 1)))
+    state[q.owners_at + taken] = first + waiter
     if move_pointers:
-        state[owned + VC_GRANT] = waiter + 1
+        state[q.grants_at + taken] = waiter + 1
         state[record + VC_ACCEPT] = channel + 1
-    state[record + TAKEN] = first + channel
+    state[record + TAKEN] = taken
     state[record + READY] = now + q.switch_alloc_cycles
     state[VC_GRANTS] += 1
     if q.switch_alloc_cycles > 1:
         wake_at(q, state, now + q.switch_alloc_cycles, first + waiter, MAY_BID)
-    elif state[owned + CREDITS] != 0:  # this cycle's bids are over
-        enter_bid(q, state, first + waiter, first + channel)
+    elif state[q.credits_at + taken] != 0:  # this cycle's bids are over
+        enter_bid(q, state, first + waiter, taken)

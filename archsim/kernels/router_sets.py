@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from archsim.kernels.jit import inlined, lowest_bit
-from archsim.kernels.router_state import BIDS, ROUTER_WORD_BITS, Network
+from archsim.kernels.router_state import BID_FOR, BIDS, Network
 
 
 @inlined
@@ -19,24 +19,12 @@ def leave(q: Network, state, at, member):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def join_routers(state, at, router):  # type: ignore[no-untyped-def]
-    """Put a router into a set of routers."""
-    state[at + (router >> ROUTER_WORD_BITS)] |= 1 << (router & ((1 << ROUTER_WORD_BITS) - 1))
-
-
-@inlined
-def leave_routers(state, at, router):  # type: ignore[no-untyped-def]
-    """Take a router out of a set of routers."""
-    state[at + (router >> ROUTER_WORD_BITS)] &= ~(1 << (router & ((1 << ROUTER_WORD_BITS) - 1)))
-
-
-@inlined
 def is_empty(state, at, words):  # type: ignore[no-untyped-def]
     """Whether nobody is in a set of so many words."""
-    some = state[at]
-    for w in range(1, words):
-        some |= state[at + w]
-    return some == 0
+    for w in range(words):
+        if state[at + w] != 0:
+            return False
+    return True
 
 
 @inlined
@@ -71,12 +59,6 @@ def input_channel(q: Network, router, channel):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def output_channel(q: Network, router, channel):  # type: ignore[no-untyped-def]
-    """Where the record of a channel of a router's outputs stands."""
-    return q.output_channels_at + ((router << (q.port_bits + q.vc_bits)) + channel << 2)
-
-
-@inlined
 def output_port(q: Network, router, port):  # type: ignore[no-untyped-def]
     """Where the record of a router's output stands."""
     return q.outputs_at + ((router << q.port_bits) + port) * q.output_stride
@@ -85,9 +67,9 @@ def output_port(q: Network, router, port):  # type: ignore[no-untyped-def]
 @inlined
 def enter_bid(q: Network, state, channel, taken):  # type: ignore[no-untyped-def]
     """The first flit of an input's channel may cross to the output that it has a channel and a credit of."""
-    bits = q.port_bits + q.vc_bits
-    router = channel >> bits
     output = taken >> q.vc_bits
-    join(q, state, q.outputs_at + output * q.output_stride + BIDS, channel - (router << bits))
-    join(q, state, q.bid_at + router * q.port_words, output - (router << q.port_bits))
-    join_routers(state, q.bidding, router)
+    bids = q.outputs_at + output * q.output_stride + BIDS
+    listed = state[BID_FOR]
+    state[q.bid_at + listed] = output
+    state[BID_FOR] = listed + 1 if is_empty(state, bids, q.words) else listed
+    join(q, state, bids, channel & ((1 << (q.port_bits + q.vc_bits)) - 1))

@@ -42,6 +42,8 @@ NOW = 0
 NEXT_PACKET = 1  # first packet not yet handed to its source
 IN_FLIGHT = 2  # packets handed to their source and not yet delivered
 BUSY_NODES = 3
+WAITED = 12  # outputs that a head waits for
+BID_FOR = 13  # outputs that a flit bids for
 LAST_MOVE = 4  # cycle in which a flit last moved
 STUCK = 5  # 1 if no flit moved for `patience` cycles though some wait
 LOG_LENGTH = 6
@@ -62,18 +64,17 @@ INJECT, HOP, EJECT = range(3)
 
 # Fields of an input's channel; its flits, a ring, follow. A channel without a packet that has got its next channel
 # (TAKEN) and with a flit holds a head that is routed and waits.
-HEAD = 0  # flits that have left
-TAIL = 1  # flits that have come
+HEAD = 0  # flits that have left since it was empty
+TAIL = 1  # flits that have come since then
 READY = 2  # first cycle in which its flit may bid
 TAKEN = 3  # output and channel there that its packet owns, -1 for none
 VC_ACCEPT = 4  # pointer: the channel of the outputs it likes best
 RING = 5
+LINE = 8  # words of a cache line
 
-# Fields of an output's channel.
-CREDITS = 0  # places free behind it, and TAIL_SENT while its packet's tail has left and its credits are waited for
-VC_GRANT = 1  # pointer: the channel of the inputs it likes best
-OWNER = 2  # the input's channel whose packet took it last, -1 for a source's
-OUTPUT_BITS = 2
+# Of an output's channel, each in an array of its own: its credits (places free behind it, and TAIL_SENT while its packet's
+# tail has left and the credits are waited for); its grant pointer, the channel of the inputs it likes best; its owner,
+# the input's channel whose packet took it last (-1: a source's).
 TAIL_SENT = 1 << 32
 
 # Fields of an output. Behind them the sets of the inputs' channels that bid for it, and that wait for one of its
@@ -104,9 +105,6 @@ KIND_BITS = 2
 # What a WAKE is for, in its low bits.
 MAY_ASK, MAY_BID, IS_FREE = range(3)
 WAKE_BITS = 2
-
-ROUTER_WORD_BITS = 5
-"""Sets of routers have words of 32."""
 
 # Fields of a source.
 QUEUE_HEAD = 0
@@ -143,11 +141,9 @@ class Network(NamedTuple):
     # strides and sizes
     vc_bits: int = 0
     port_bits: int = 0
-    word_bits: int = 0  # of a set of channels or ports
-    words: int = 0  # of a set of channels
-    port_words: int = 0  # of a set of ports
-    router_words: int = 0
-    folds: int = 0  # virtual channels of a crossbar input
+    word_bits: int = 0  # of a set of channels
+    words: int = 0
+    folds: int = 0  # steps that fold virtual channels onto crossbar inputs
     input_stride: int = 0
     ring_mask: int = 0
     output_stride: int = 0
@@ -167,18 +163,21 @@ class Network(NamedTuple):
     table_length: int = 0
     # offsets in the state
     slots: int = 0
-    waiting: int = 0  # sets of routers: some head waits, some flit bids
-    bidding: int = 0
-    waited_at: int = 0  # sets of a router's outputs, likewise
+    waited_at: int = 0
     bid_at: int = 0
+    seen_at: int = 0  # by router, the crossbar inputs that an output grants to
+    inputs_granted: int = 0  # by place in `bid_at`
+    special: int = 0  # by router, whether its outputs have to be looked at together
+    specials: int = 0
     inputs_at: int = 0
     crossbar_at: int = 0
     outputs_at: int = 0
-    output_channels_at: int = 0
+    credits_at: int = 0
+    grants_at: int = 0
+    owners_at: int = 0
     sources_at: int = 0
     busy_nodes_at: int = 0
     flits: int = 0
-    last_flits: int = 0
     credits: int = 0
     wakes: int = 0
     # scratch of the allocators
@@ -198,24 +197,19 @@ def _bits(count: int) -> int:
     return (count - 1).bit_length()
 
 
-def _words(count: int, bits: int) -> int:
-    return -(-count >> bits) if count > 62 or bits == ROUTER_WORD_BITS else 1
-
-
 def lay_out(network: Network, longest_link_cycles: int) -> Network:
     """The same network with its strides, the sizes of its event wheels, and offsets."""
     q = network
     vc_bits, port_bits = _bits(q.vcs), _bits(q.ports)
     channels = q.ports << vc_bits
     word_bits = 6 if channels <= 62 else 5
-    words, port_words = _words(channels, word_bits), _words(q.ports, word_bits)
-    router_words = _words(q.routers, ROUTER_WORD_BITS)
+    words = 1 if channels <= 62 else -(-channels >> 5)
     ring = 1 << _bits(q.depth)
     ports = q.routers << port_bits
     outputs = ports + q.nodes
-    input_stride, waits = RING + ring, BIDS + words
+    input_stride, waits = -(-(RING + ring) // LINE) * LINE, BIDS + words
     output_stride = waits + q.classes * words
-    folds = -(-q.vcs // q.input_speedup)
+    folds = _bits(-(-q.vcs // q.input_speedup))
     farthest = max(
         longest_link_cycles + max(q.crossbar_cycles, q.credit_cycles),
         q.routing_cycles + q.vc_alloc_cycles,
@@ -227,28 +221,25 @@ def lay_out(network: Network, longest_link_cycles: int) -> Network:
     flit_slot = q.routers * q.ports + q.nodes
     credit_slot = q.routers * q.ports * q.input_speedup + q.nodes
     wake_slot = q.routers * q.ports * (q.vcs + 2 * q.input_speedup + 3)
-    scratch = max(channels, q.ports << vc_bits, q.ports) + 1
+    scratch = channels + 1
     tables = (
         ("link_of_output", outputs << PAIR_BITS), ("link_of_input", ports << PAIR_BITS), ("class_masks", q.classes),
-        ("parts", q.input_speedup), ("fold_masks", folds), ("route", q.routers * q.nodes * q.candidates),
+        ("parts", q.input_speedup), ("fold_masks", folds + 1), ("route", q.routers * q.nodes * q.candidates),
     )  # fmt: skip
     parts = (
-        ("slots", wheel << KIND_BITS), ("waiting", router_words), ("bidding", router_words),
-        ("waited_at", q.routers * port_words), ("bid_at", q.routers * port_words),
+        ("slots", wheel << KIND_BITS), ("waited_at", ports + 1), ("bid_at", ports + 1), ("inputs_granted", ports),
+        ("seen_at", q.routers), ("special", q.routers), ("specials", q.routers),
         ("inputs_at", (ports << vc_bits) * input_stride), ("crossbar_at", ports << vc_bits << PAIR_BITS),
-        ("outputs_at", outputs * output_stride), ("output_channels_at", outputs << vc_bits << OUTPUT_BITS),
-        ("sources_at", q.nodes << SOURCE_BITS), ("busy_nodes_at", q.nodes),
-        ("flits", wheel * flit_slot * 2), ("last_flits", wheel * flit_slot * 2),
-        ("credits", wheel * credit_slot), ("wakes", wheel * wake_slot),
+        ("outputs_at", outputs * output_stride), ("credits_at", outputs << vc_bits), ("grants_at", outputs << vc_bits),
+        ("owners_at", outputs << vc_bits), ("sources_at", q.nodes << SOURCE_BITS), ("busy_nodes_at", q.nodes),
+        ("flits", wheel * flit_slot * 4), ("credits", wheel * credit_slot), ("wakes", wheel * wake_slot),
         ("some", words), ("taken", words), ("chosen", scratch), ("chosen_distance", scratch), ("offered", scratch),
-        ("offered_distance", scratch), ("touched", scratch), ("winners", scratch),
-        ("matched", scratch),
+        ("offered_distance", scratch), ("touched", scratch), ("winners", scratch), ("matched", scratch),
     )  # fmt: skip
     fields = {
-        "vc_bits": vc_bits, "port_bits": port_bits, "word_bits": word_bits, "words": words, "port_words": port_words,
-        "router_words": router_words, "folds": folds, "input_stride": input_stride, "ring_mask": ring - 1,
-        "output_stride": output_stride, "waits": waits, "sources": ports, "wheel": wheel, "flit_slot": flit_slot,
-        "credit_slot": credit_slot, "wake_slot": wake_slot,
+        "vc_bits": vc_bits, "port_bits": port_bits, "word_bits": word_bits, "words": words, "folds": folds,
+        "input_stride": input_stride, "ring_mask": ring - 1, "output_stride": output_stride, "waits": waits,
+        "sources": ports, "wheel": wheel, "flit_slot": flit_slot, "credit_slot": credit_slot, "wake_slot": wake_slot,
     }  # fmt: skip
     for sizes, start, total in ((tables, 0, "table_length"), (parts, REGISTERS, "state_length")):
         at = start
@@ -263,9 +254,9 @@ def new_state(network: Network) -> np.ndarray:
     """An empty network at cycle 0: all buffers empty, all credits at home, all arbiters at their first input."""
     q = network
     state = np.zeros(q.state_length, np.int64)
-    state[q.output_channels_at + CREDITS : q.sources_at : 1 << OUTPUT_BITS] = q.depth
-    state[q.output_channels_at + OWNER : q.sources_at : 1 << OUTPUT_BITS] = -1
-    state[q.outputs_at + FREE : q.output_channels_at : q.output_stride] = (1 << q.vcs) - 1
+    state[q.credits_at : q.grants_at] = q.depth
+    state[q.owners_at : q.sources_at] = -1
+    state[q.outputs_at + FREE : q.credits_at : q.output_stride] = (1 << q.vcs) - 1
     state[q.inputs_at + TAKEN : q.crossbar_at : q.input_stride] = -1
     sources = state[q.sources_at : q.busy_nodes_at].reshape(q.nodes, 1 << SOURCE_BITS)
     sources[:, [QUEUE_HEAD, QUEUE_TAIL, QUEUE_VC, LAST_VC]] = -1
@@ -277,14 +268,16 @@ def new_state(network: Network) -> np.ndarray:
 
 
 def crossbar_tables(network: Network) -> np.ndarray:
-    """Which virtual channels share a crossbar input, as masks: of each of a port's inputs; and of each place in them,
-    of all ports of a word."""
+    """Masks of virtual channels: those of each input of a port's crossbar; then, for all ports of a word, those that each
+    step of folding moves down (by `input_speedup << step`), and those onto which all are folded."""
     q = network
-    every = np.arange(q.vcs)
-    parts = [sum(1 << int(vc) for vc in every[every % q.input_speedup == part]) for part in range(q.input_speedup)]
-    ports = range(0, min(q.ports << q.vc_bits, 62 if q.words == 1 else 32), 1 << q.vc_bits)
-    folds = [
-        sum(1 << (first + int(vc)) for first in ports for vc in every[every // q.input_speedup == fold])
-        for fold in range(q.folds)
-    ]
-    return np.array([*parts, *folds], np.int64)
+    vcs = range(q.vcs)
+    ports = range(0, 62 if q.words == 1 else 32, 1 << q.vc_bits)
+    parts = [[vc for vc in vcs if vc % q.input_speedup == part] for part in range(q.input_speedup)]
+    moved = [[vc for vc in vcs if vc >= q.input_speedup << step] for step in range(q.folds)]
+    folded = [*moved, range(q.input_speedup)]
+    return np.array(
+        [sum(1 << vc for vc in part) for part in parts]
+        + [sum(1 << first + vc for first in ports for vc in fold if first + vc < 62) for fold in folded],
+        np.int64,
+    )

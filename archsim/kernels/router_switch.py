@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from archsim.kernels.jit import inlined, lowest_bit
 from archsim.kernels.router_sets import next_bit, next_member, output_port
-from archsim.kernels.router_state import BIDS, PAIR_BITS, SWITCH_ACCEPT, SWITCH_GRANT, VC_TURN, Network
+from archsim.kernels.router_state import BID_FOR, BIDS, PAIR_BITS, SWITCH_ACCEPT, SWITCH_GRANT, VC_TURN, Network
 
 
 @inlined
@@ -18,12 +18,43 @@ def crossbar_input(q: Network, router, expanded):  # type: ignore[no-untyped-def
 
 
 @inlined
-def allocate_switch(net, q: Network, state, router):  # type: ignore[no-untyped-def]
-    """Match the bids of a router. Leaves outputs in `touched` and the crossbar inputs matched to them in `winners`;
-    returns how many."""
-    matches = _match_the_uncontested(net, q, state, router)
-    if matches >= 0:
-        return matches
+def grant_inputs(net, q: Network, state):  # type: ignore[no-untyped-def]
+    """Each output that is bid for grants to the crossbar input next behind its pointer, in `inputs_granted`.
+
+    Where no two outputs grant to the same input all grants are accepted, under iSLIP, and nothing is left for another
+    iteration. Returns how many routers that isn't so of (or where inputs choose first): they are listed in `specials`.
+    (Now and then one too many: inputs are told apart modulo 64.)
+    """
+    specials = 0
+    for k in range(state[BID_FOR]):
+        output = state[q.bid_at + k]
+        router = output >> q.port_bits
+        record = q.outputs_at + output * q.output_stride
+        if q.words == 1:
+            inputs = _folded(net, q, state[record + BIDS])
+            expanded = next_bit(inputs, state[record + SWITCH_GRANT])
+            choice = inputs & (inputs - 1) != 0
+        else:
+            for w in range(q.words):
+                state[q.some + w] = _folded(net, q, state[record + BIDS + w])
+            expanded = next_member(q, state, q.some, state[record + SWITCH_GRANT])
+            choice = True
+        state[q.inputs_granted + k] = expanded
+        bit = 1 << (expanded & 63)
+        seen = state[q.seen_at + router]
+        state[q.seen_at + router] = seen | bit
+        if seen & bit != 0 or (q.switch_separable != 0 and choice):
+            if state[q.special + router] == 0:
+                state[q.special + router] = 1
+                state[q.specials + specials] = router
+                specials += 1
+    return specials
+
+
+@inlined
+def match_switch(net, q: Network, state, router):  # type: ignore[no-untyped-def]
+    """Match the bids of a router by iterations. Leaves outputs in `touched` and the crossbar inputs matched to them in
+    `winners`; returns how many."""
     matches = 0
     for w in range(q.words):
         state[q.taken + w] = 0
@@ -43,10 +74,10 @@ def allocate_switch(net, q: Network, state, router):  # type: ignore[no-untyped-
 @inlined
 def _folded(net, q: Network, word):  # type: ignore[no-untyped-def]
     """The crossbar inputs of a word of channels."""
-    inputs = word & net[q.fold_masks]
-    for k in range(1, q.folds):
-        inputs |= (word & net[q.fold_masks + k]) >> k * q.input_speedup
-    return inputs
+    for k in range(q.folds):
+        step = q.folds - 1 - k
+        word |= (word & net[q.fold_masks + step]) >> (q.input_speedup << step)
+    return word & net[q.fold_masks + q.folds]
 
 
 @inlined
@@ -57,102 +88,57 @@ def _collect_inputs(net, q: Network, state, output):  # type: ignore[no-untyped-
 
 
 @inlined
-def _match_the_uncontested(net, q: Network, state, router):  # type: ignore[no-untyped-def]
-    """If no two outputs grant to the same input, all grants are accepted; else, or if inputs choose among outputs, -1.
-
-    (Rarely wrong, and then -1: inputs are told apart modulo 64.)"""
-    seen = 0
-    matches = 0
-    if q.words > 1:
-        if q.switch_separable != 0:
-            return -1
-        for w in range(q.words):
-            state[q.taken + w] = 0
-    for w in range(q.port_words):
-        ports = state[q.bid_at + router * q.port_words + w]
-        while ports != 0:
-            port = (w << q.word_bits) + lowest_bit(ports)
-            ports &= ports - 1
-            output = output_port(q, router, port)
-            if q.words == 1:
-                inputs = _folded(net, q, state[output + BIDS])
-                if q.switch_separable != 0 and inputs & (inputs - 1) != 0:
-                    return -1
-                expanded = next_bit(inputs, state[output + SWITCH_GRANT])
-            else:
-                _collect_inputs(net, q, state, output)
-                expanded = next_member(q, state, q.some, state[output + SWITCH_GRANT])
-            if seen >> (expanded & 63) & 1 != 0:
-                return -1
-            seen |= 1 << (expanded & 63)
-            state[q.touched + matches] = port
-            state[q.winners + matches] = expanded
-            matches += 1
-    for k in range(matches):
-        _move_pointers(q, state, router, state[q.winners + k], state[q.touched + k])
-    return matches
-
-
-@inlined
-def _match_output_first(net, q: Network, state, router, matches, move_pointers):  # type: ignore[no-untyped-def]
+def _match_output_first(net, q: Network, state, router, matches, moving):  # type: ignore[no-untyped-def]
     """One iteration of iSLIP over what is not matched yet."""
     wrap = (1 << q.port_bits) - 1
     offers = 0
-    for w in range(q.port_words):
-        ports = state[q.bid_at + router * q.port_words + w]
-        while ports != 0:
-            port = (w << q.word_bits) + lowest_bit(ports)
-            ports &= ports - 1
-            if state[q.matched + port] != 0:
-                continue
-            output = output_port(q, router, port)
-            _collect_inputs(net, q, state, output)
-            expanded = next_member(q, state, q.some, state[output + SWITCH_GRANT])
-            if expanded < 0:
-                continue
-            behind = (port - state[crossbar_input(q, router, expanded) + SWITCH_ACCEPT]) & wrap
-            if state[q.offered + expanded] < 0:
-                state[q.chosen_distance + offers] = expanded
-                offers += 1
-            elif behind >= state[q.offered_distance + expanded]:
-                continue
-            state[q.offered + expanded] = port
-            state[q.offered_distance + expanded] = behind
+    for port in range(q.ports):
+        if state[q.matched + port] != 0:
+            continue
+        output = output_port(q, router, port)
+        _collect_inputs(net, q, state, output)
+        expanded = next_member(q, state, q.some, state[output + SWITCH_GRANT])
+        if expanded < 0:
+            continue
+        behind = (port - state[crossbar_input(q, router, expanded) + SWITCH_ACCEPT]) & wrap
+        if state[q.offered + expanded] < 0:
+            state[q.chosen_distance + offers] = expanded
+            offers += 1
+        elif behind >= state[q.offered_distance + expanded]:
+            continue
+        state[q.offered + expanded] = port
+        state[q.offered_distance + expanded] = behind
     for k in range(offers):
         expanded = state[q.chosen_distance + k]
         port = state[q.offered + expanded]
         state[q.offered + expanded] = -1
-        matches = _match(q, state, router, expanded, port, matches, move_pointers)
+        matches = _match(q, state, router, expanded, port, matches, moving)
     return matches
 
 
 @inlined
-def _match_input_first(net, q: Network, state, router, matches, move_pointers):  # type: ignore[no-untyped-def]
+def _match_input_first(net, q: Network, state, router, matches, moving):  # type: ignore[no-untyped-def]
     """One iteration of a separable allocator over what is not matched yet: inputs choose, then outputs grant."""
     wrap = (1 << q.port_bits) - 1
     inputs_wrap = (1 << (q.port_bits + q.vc_bits)) - 1
     asking = 0
-    for w in range(q.port_words):
-        ports = state[q.bid_at + router * q.port_words + w]
-        while ports != 0:
-            port = (w << q.word_bits) + lowest_bit(ports)
-            ports &= ports - 1
-            if state[q.matched + port] != 0:
-                continue
-            _collect_inputs(net, q, state, output_port(q, router, port))
-            for v in range(q.words):
-                inputs = state[q.some + v]
-                while inputs != 0:
-                    expanded = (v << q.word_bits) + lowest_bit(inputs)
-                    inputs &= inputs - 1
-                    behind = (port - state[crossbar_input(q, router, expanded) + SWITCH_ACCEPT]) & wrap
-                    if state[q.offered + expanded] < 0:
-                        state[q.chosen_distance + asking] = expanded
-                        asking += 1
-                    elif behind >= state[q.offered_distance + expanded]:
-                        continue
-                    state[q.offered + expanded] = port
-                    state[q.offered_distance + expanded] = behind
+    for port in range(q.ports):
+        if state[q.matched + port] != 0:
+            continue
+        _collect_inputs(net, q, state, output_port(q, router, port))
+        for v in range(q.words):
+            inputs = state[q.some + v]
+            while inputs != 0:
+                expanded = (v << q.word_bits) + lowest_bit(inputs)
+                inputs &= inputs - 1
+                behind = (port - state[crossbar_input(q, router, expanded) + SWITCH_ACCEPT]) & wrap
+                if state[q.offered + expanded] < 0:
+                    state[q.chosen_distance + asking] = expanded
+                    asking += 1
+                elif behind >= state[q.offered_distance + expanded]:
+                    continue
+                state[q.offered + expanded] = port
+                state[q.offered_distance + expanded] = behind
     # Each output takes the next of those that chose it: `chosen` by output.
     for k in range(asking):
         expanded = state[q.chosen_distance + k]
@@ -167,24 +153,25 @@ def _match_input_first(net, q: Network, state, router, matches, move_pointers): 
         state[q.offered + expanded] = -1
         if state[q.chosen + port] == expanded:
             state[q.chosen + port] = -1
-            matches = _match(q, state, router, expanded, port, matches, move_pointers)
+            matches = _match(q, state, router, expanded, port, matches, moving)
     return matches
 
 
 @inlined
-def _match(q: Network, state, router, expanded, port, matches, move_pointers):  # type: ignore[no-untyped-def]
+def _match(q: Network, state, router, expanded, port, matches, moving):  # type: ignore[no-untyped-def]
     """Enter a match; in the first iteration both pointers move behind it. Returns how many matches there are."""
     state[q.matched + port] = 1
     state[q.taken + (expanded >> q.word_bits)] |= 1 << (expanded & ((1 << q.word_bits) - 1))
-    if move_pointers:
-        _move_pointers(q, state, router, expanded, port)
+    if moving:
+        move_pointers(q, state, router, expanded, port)
     state[q.touched + matches] = port
     state[q.winners + matches] = expanded
     return matches + 1
 
 
 @inlined
-def _move_pointers(q: Network, state, router, expanded, port):  # type: ignore[no-untyped-def]
+def move_pointers(q: Network, state, router, expanded, port):  # type: ignore[no-untyped-def]
+    """Output and crossbar input have matched: next time they begin behind each other."""
     state[output_port(q, router, port) + SWITCH_GRANT] = expanded + 1
     state[crossbar_input(q, router, expanded) + SWITCH_ACCEPT] = port + 1
 
