@@ -15,10 +15,13 @@ from archsim.kernels.router_sets import (
     is_empty,
     leave,
     next_bit,
+    plain,
+    switch_stage,
+    words,
 )
 from archsim.kernels.router_state import (
-    BIDS,
     BID_FOR,
+    BIDS,
     BUSY_NODES,
     CREATED,
     CREDIT,
@@ -236,9 +239,9 @@ def _enter(net, q: Network, state, channel, flit, now):  # type: ignore[no-untyp
     if state[record + TAKEN] < 0:
         _begin_packet(net, q, state, channel, now, now)
         return
-    state[record + READY] = now + q.switch_alloc_cycles - 1
-    if q.switch_alloc_cycles > 1:
-        wake_at(q, state, now + q.switch_alloc_cycles - 1, channel, MAY_BID)
+    state[record + READY] = now + switch_stage(q) - 1
+    if switch_stage(q) > 1:
+        wake_at(q, state, now + switch_stage(q) - 1, channel, MAY_BID)
     else:
         _bid(q, state, channel)
 
@@ -246,7 +249,7 @@ def _enter(net, q: Network, state, channel, flit, now):  # type: ignore[no-untyp
 @inlined
 def _begin_packet(net, q: Network, state, channel, since, now):  # type: ignore[no-untyped-def]
     """A head is at the front of its buffer from cycle `since` on: it is routed, and then asks for a channel."""
-    ready = since + q.routing_cycles + q.vc_alloc_cycles - 1
+    ready = since if plain(q) else since + q.routing_cycles + q.vc_alloc_cycles - 1
     if ready > now:
         wake_at(q, state, ready, channel, MAY_ASK)
     else:
@@ -379,7 +382,7 @@ def _run_crossbars(net, q: Network, state, log, rows, now):  # type: ignore[no-u
         output = state[q.bid_at + k]
         state[q.bid_at + left] = output
         state[q.seen_at + (output >> q.port_bits)] = 0
-        left = left if is_empty(state, q.outputs_at + output * q.output_stride + BIDS, q.words) else left + 1
+        left = left if is_empty(state, q.outputs_at + output * q.output_stride + BIDS, words(q)) else left + 1
     state[BID_FOR] = left
 
 
@@ -441,9 +444,9 @@ def _depart(net, q: Network, state, log, rows, router, local, now):  # type: ign
         state[record + HEAD] = 0
         state[record + TAIL] = 0
         return False
-    state[record + READY] = now + q.switch_alloc_cycles
-    if q.switch_alloc_cycles > 1:
-        wake_at(q, state, now + q.switch_alloc_cycles, came, MAY_BID)
+    state[record + READY] = now + switch_stage(q)
+    if switch_stage(q) > 1:
+        wake_at(q, state, now + switch_stage(q), came, MAY_BID)
         return False
     return credits != 0
 

@@ -15,9 +15,11 @@ fit (62 channels; an 8 x 8 mesh with 8 virtual channels has 40), else words of 3
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from archsim.kernels.special import Size
 
 NEVER = np.int64(1) << 60
 
@@ -191,10 +193,18 @@ class Network(NamedTuple):
     winners: int = 0
     matched: int = 0
     state_length: int = 0
+    plain: Size = ()
 
 
 def _bits(count: int) -> int:
     return (count - 1).bit_length()
+
+
+def is_plain(q: Network, words: int) -> bool:
+    """Whether a network has the common form that the kernel is compiled for on its own."""
+    one_way = q.candidates == q.classes == words == 1
+    one_match = q.vc_iterations == q.switch_iterations == 1 and not q.vc_separable and not q.switch_separable
+    return one_way and one_match and q.routing_cycles + q.vc_alloc_cycles == q.switch_alloc_cycles == 1
 
 
 def lay_out(network: Network, longest_link_cycles: int) -> Network:
@@ -236,10 +246,10 @@ def lay_out(network: Network, longest_link_cycles: int) -> Network:
         ("some", words), ("taken", words), ("chosen", scratch), ("chosen_distance", scratch), ("offered", scratch),
         ("offered_distance", scratch), ("touched", scratch), ("winners", scratch), ("matched", scratch),
     )  # fmt: skip
-    fields = {
+    fields: dict[str, Any] = {
         "vc_bits": vc_bits, "port_bits": port_bits, "word_bits": word_bits, "words": words, "folds": folds,
         "input_stride": input_stride, "ring_mask": ring - 1, "output_stride": output_stride, "waits": waits,
-        "sources": ports, "wheel": wheel, "flit_slot": flit_slot, "credit_slot": credit_slot, "wake_slot": wake_slot,
+        "plain": (None,) * int(is_plain(q, words)), "sources": ports, "wheel": wheel, "flit_slot": flit_slot, "credit_slot": credit_slot, "wake_slot": wake_slot,
     }  # fmt: skip
     for sizes, start, total in ((tables, 0, "table_length"), (parts, REGISTERS, "state_length")):
         at = start

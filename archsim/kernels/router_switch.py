@@ -7,7 +7,15 @@ input of the crossbar count as one: folding a set of channels onto the first of 
 from __future__ import annotations
 
 from archsim.kernels.jit import inlined, lowest_bit
-from archsim.kernels.router_sets import next_bit, next_member, output_port
+from archsim.kernels.router_sets import (
+    next_bit,
+    next_member,
+    output_port,
+    plain,
+    word_bits,
+    word_of,
+    words,
+)
 from archsim.kernels.router_state import BID_FOR, BIDS, PAIR_BITS, SWITCH_ACCEPT, SWITCH_GRANT, VC_TURN, Network
 
 
@@ -30,12 +38,12 @@ def grant_inputs(net, q: Network, state):  # type: ignore[no-untyped-def]
         output = state[q.bid_at + k]
         router = output >> q.port_bits
         record = q.outputs_at + output * q.output_stride
-        if q.words == 1:
+        if words(q) == 1:
             inputs = _folded(net, q, state[record + BIDS])
             expanded = next_bit(inputs, state[record + SWITCH_GRANT])
             choice = inputs & (inputs - 1) != 0
         else:
-            for w in range(q.words):
+            for w in range(words(q)):
                 state[q.some + w] = _folded(net, q, state[record + BIDS + w])
             expanded = next_member(q, state, q.some, state[record + SWITCH_GRANT])
             choice = True
@@ -43,7 +51,7 @@ def grant_inputs(net, q: Network, state):  # type: ignore[no-untyped-def]
         bit = 1 << (expanded & 63)
         seen = state[q.seen_at + router]
         state[q.seen_at + router] = seen | bit
-        if seen & bit != 0 or (q.switch_separable != 0 and choice):
+        if seen & bit != 0 or (not plain(q) and q.switch_separable != 0 and choice):
             if state[q.special + router] == 0:
                 state[q.special + router] = 1
                 state[q.specials + specials] = router
@@ -56,11 +64,11 @@ def match_switch(net, q: Network, state, router):  # type: ignore[no-untyped-def
     """Match the bids of a router by iterations. Leaves outputs in `touched` and the crossbar inputs matched to them in
     `winners`; returns how many."""
     matches = 0
-    for w in range(q.words):
+    for w in range(words(q)):
         state[q.taken + w] = 0
-    for iteration in range(q.switch_iterations):
+    for iteration in range(1 if plain(q) else q.switch_iterations):
         before = matches
-        if q.switch_separable != 0:
+        if not plain(q) and q.switch_separable != 0:
             matches = _match_input_first(net, q, state, router, matches, iteration == 0)
         else:
             matches = _match_output_first(net, q, state, router, matches, iteration == 0)
@@ -83,7 +91,7 @@ def _folded(net, q: Network, word):  # type: ignore[no-untyped-def]
 @inlined
 def _collect_inputs(net, q: Network, state, output):  # type: ignore[no-untyped-def]
     """Leave the crossbar inputs that bid for an output, and aren't taken, in `some`."""
-    for w in range(q.words):
+    for w in range(words(q)):
         state[q.some + w] = _folded(net, q, state[output + BIDS + w]) & ~state[q.taken + w]
 
 
@@ -126,10 +134,10 @@ def _match_input_first(net, q: Network, state, router, matches, moving):  # type
         if state[q.matched + port] != 0:
             continue
         _collect_inputs(net, q, state, output_port(q, router, port))
-        for v in range(q.words):
+        for v in range(words(q)):
             inputs = state[q.some + v]
             while inputs != 0:
-                expanded = (v << q.word_bits) + lowest_bit(inputs)
+                expanded = (v << word_bits(q)) + lowest_bit(inputs)
                 inputs &= inputs - 1
                 behind = (port - state[crossbar_input(q, router, expanded) + SWITCH_ACCEPT]) & wrap
                 if state[q.offered + expanded] < 0:
@@ -161,7 +169,7 @@ def _match_input_first(net, q: Network, state, router, matches, moving):  # type
 def _match(q: Network, state, router, expanded, port, matches, moving):  # type: ignore[no-untyped-def]
     """Enter a match; in the first iteration both pointers move behind it. Returns how many matches there are."""
     state[q.matched + port] = 1
-    state[q.taken + (expanded >> q.word_bits)] |= 1 << (expanded & ((1 << q.word_bits) - 1))
+    state[q.taken + word_of(q, expanded)] |= 1 << (expanded & ((1 << word_bits(q)) - 1))
     if moving:
         move_pointers(q, state, router, expanded, port)
     state[q.touched + matches] = port
@@ -181,7 +189,7 @@ def winning_channel(net, q: Network, state, router, output, expanded):  # type: 
     """Of the channels that share a crossbar input and bid for an output, the next by the input's turn, which moves."""
     vcs = (1 << q.vc_bits) - 1
     first = expanded & ~vcs
-    word = state[output + BIDS + (first >> q.word_bits)] >> (first & ((1 << q.word_bits) - 1))
+    word = state[output + BIDS + word_of(q, first)] >> (first & ((1 << word_bits(q)) - 1))
     turn_at = crossbar_input(q, router, expanded) + VC_TURN
     vc = next_bit(word & net[q.parts + (expanded & vcs)], state[turn_at])
     turn = vc + q.input_speedup
