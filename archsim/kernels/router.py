@@ -377,6 +377,8 @@ def _run_crossbars(net, q: Network, state, log, rows, now):  # type: ignore[no-u
         for m in range(match_switch(net, q, state, router)):
             output = (router << q.port_bits) + state[q.touched + m]
             _cross(net, q, state, log, rows, router, output, state[q.winners + m], now)
+    if listed > 0:  # at least one bid wins
+        state[LAST_MOVE] = now
     left = 0
     for k in range(listed):
         output = state[q.bid_at + k]
@@ -389,6 +391,7 @@ def _run_crossbars(net, q: Network, state, log, rows, now):  # type: ignore[no-u
 @inlined
 def _cross(net, q: Network, state, log, rows, router, output, expanded, now):  # type: ignore[no-untyped-def]
     """A crossbar input and an output are matched."""
+    state[CROSSED] += 1
     record = q.outputs_at + output * q.output_stride
     local = winning_channel(net, q, state, router, record, expanded)
     if not _depart(net, q, state, log, rows, router, local, now):
@@ -412,11 +415,9 @@ def _depart(net, q: Network, state, log, rows, router, local, now):  # type: ign
     link = q.link_of_output + (output << PAIR_BITS)
     arrival = now + 1 + q.crossbar_cycles + net[link + LINK_CYCLES]
     target = net[link + LINK_TO]
-    state[CROSSED] += 1
-    state[LAST_MOVE] = now
-    state[LINKED] += 1 if target >= 0 else 0
-    kind = FLIT if target >= 0 else LAST_FLIT
-    _schedule_flit(q, state, kind, arrival, went + (target - output << q.vc_bits) if target >= 0 else went, flit)
+    last = target >> 63  # -1 if it leads to a node; without a branch that nobody can predict
+    state[LINKED] += 1 + last
+    _schedule_flit(q, state, FLIT - last, arrival, went + ((target - output << q.vc_bits) & ~last), flit)
     _log(state, log, rows, now, HOP, came, went, flit)
 
     port = came >> q.vc_bits

@@ -93,7 +93,7 @@ def allocate_vcs(net, q: Network, state, now):  # type: ignore[no-untyped-def]
         output = state[q.waited_at + k]
         router = output >> q.port_bits
         if candidates(q) == 1:
-            if not _serve_one(net, q, state, router, output, now):
+            if not _serve_one(net, q, state, router, output, now) and not plain(q):
                 _match_channels(net, q, state, router, output & ports, (output & ports) + 1, now)
         elif state[q.special + router] == 0:
             state[q.special + router] = 1
@@ -131,16 +131,39 @@ def _serve_one(net, q: Network, state, router, output, now):  # type: ignore[no-
     mask &= state[record + FREE]
     if mask == 0:
         return True
-    if heads & (heads - 1) != 0:
-        return False
-    waiter = lowest_bit(heads)
     first = output - (router << q.port_bits) << q.vc_bits
+    if heads & (heads - 1) != 0:
+        if plain(q):
+            _serve_several(q, state, router, record, heads, mask, first, now)
+        return plain(q)
+    waiter = lowest_bit(heads)
     inside = state[input_channel(q, router, waiter) + VC_ACCEPT] - first
-    channel = first + next_bit(mask, inside if 0 < inside < MASK_BITS else 0)
     for k in range(classes(q)):
         state[record + q.waits + k] = 0
+    channel = first + next_bit(mask, inside if 0 < inside < MASK_BITS else 0)
     _own_channel(q, state, router, waiter, channel, True, now)
     return True
+
+
+@inlined
+def _serve_several(q: Network, state, router, record, heads, mask, first, now):  # type: ignore[no-untyped-def]
+    """One iteration of iSLIP at an output of a plain network: `mask`, its free channels, each grant to one of `heads`."""
+    grants = q.grants_at + (router << (q.port_bits + q.vc_bits)) + first
+    granted = 0
+    while mask != 0:
+        vc = lowest_bit(mask)
+        mask &= mask - 1
+        waiter = next_bit(heads, state[grants + vc])
+        state[q.offers + waiter] |= 1 << vc
+        granted |= 1 << waiter
+    state[record + q.waits] = heads & ~granted
+    while granted != 0:
+        waiter = lowest_bit(granted)
+        granted &= granted - 1
+        inside = state[input_channel(q, router, waiter) + VC_ACCEPT] - first
+        channel = first + next_bit(state[q.offers + waiter], inside if 0 < inside < MASK_BITS else 0)
+        state[q.offers + waiter] = 0
+        _own_channel(q, state, router, waiter, channel, True, now)
 
 
 @inlined

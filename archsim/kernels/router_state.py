@@ -192,6 +192,7 @@ class Network(NamedTuple):
     touched: int = 0
     winners: int = 0
     matched: int = 0
+    offers: int = 0
     state_length: int = 0
     plain: Size = ()
 
@@ -244,7 +245,7 @@ def lay_out(network: Network, longest_link_cycles: int) -> Network:
         ("owners_at", outputs << vc_bits), ("sources_at", q.nodes << SOURCE_BITS), ("busy_nodes_at", q.nodes),
         ("flits", wheel * flit_slot * 4), ("credits", wheel * credit_slot), ("wakes", wheel * wake_slot),
         ("some", words), ("taken", words), ("chosen", scratch), ("chosen_distance", scratch), ("offered", scratch),
-        ("offered_distance", scratch), ("touched", scratch), ("winners", scratch), ("matched", scratch),
+        ("offered_distance", scratch), ("touched", scratch), ("winners", scratch), ("matched", scratch), ("offers", scratch),
     )  # fmt: skip
     fields: dict[str, Any] = {
         "vc_bits": vc_bits, "port_bits": port_bits, "word_bits": word_bits, "words": words, "folds": folds,
