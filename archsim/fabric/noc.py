@@ -87,7 +87,7 @@ class NetworkRun:
 
     def __init__(self, network: RouterNetwork, log_rows: int = 0) -> None:
         self._network = network
-        self.state = new_state(network.network)
+        self.state = new_state(network.network, network.tables)
         self.packets = np.zeros((0, 4), np.int64)
         self.times = np.zeros((0, 3), np.int64)
         self._log = np.zeros((log_rows, layout.LOG_COLUMNS), np.int64) if log_rows else _NO_LOG

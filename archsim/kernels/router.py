@@ -20,12 +20,12 @@ from archsim.kernels.router_sets import (
     words,
 )
 from archsim.kernels.router_state import (
+    ARRIVES,
     BID_FOR,
     BIDS,
     BUSY_NODES,
     CREATED,
     CREDIT,
-    CREDIT_CYCLES,
     CROSSED,
     DELIVERED,
     DESTINATION,
@@ -38,6 +38,8 @@ from archsim.kernels.router_state import (
     FLITS,
     FREE,
     HEAD,
+    HOME,
+    HOME_BITS,
     HOP,
     IN_FLIGHT,
     INJECT,
@@ -47,8 +49,8 @@ from archsim.kernels.router_state import (
     LAST_FLIT,
     LAST_MOVE,
     LAST_VC,
+    LEADS,
     LINK_CYCLES,
-    LINK_FROM,
     LINK_TO,
     LINKED,
     LOG_COLUMNS,
@@ -79,7 +81,7 @@ from archsim.kernels.router_state import (
     WAKE_BITS,
     Network,
 )
-from archsim.kernels.router_switch import grant_inputs, match_switch, move_pointers, winning_channel
+from archsim.kernels.router_switch import grant_inputs, match_switch, move_pointers, winning_place
 
 _PACKET_COLUMNS = 4
 _TIME_COLUMNS = 3
@@ -172,7 +174,7 @@ def _receive(net, q: Network, state, times, log, rows, now):  # type: ignore[no-
     for k in range(state[counts + WAKE]):
         _wake(net, q, state, state[q.wakes + slot * q.wake_slot + k])
     for k in range(state[counts + CREDIT]):
-        _return_credit(q, state, state[q.credits + slot * q.credit_slot + k], now)
+        _return_credit(net, q, state, state[q.credits + slot * q.credit_slot + k], now)
     for k in range(state[counts + FLIT]):
         event = q.flits + 2 * (2 * slot * q.flit_slot + k)
         _enter(net, q, state, state[event], state[event + 1], now)
@@ -191,17 +193,17 @@ def _wake(net, q: Network, state, event):  # type: ignore[no-untyped-def]
     if what == MAY_ASK:
         ask(net, q, state, channel)
     elif what == MAY_BID:
-        _bid(q, state, channel)
+        _bid(net, q, state, channel)
     else:
         _set_free(q, state, channel)
 
 
 @inlined
-def _bid(q: Network, state, channel):  # type: ignore[no-untyped-def]
+def _bid(net, q: Network, state, channel):  # type: ignore[no-untyped-def]
     """The first flit of a channel may cross if there is a credit; else the next credit says so."""
     taken = state[q.inputs_at + channel * q.input_stride + TAKEN]
     if state[q.credits_at + taken] != 0:
-        enter_bid(q, state, channel, taken)
+        enter_bid(net, q, state, channel, taken)
 
 
 @inlined
@@ -212,7 +214,7 @@ def _set_free(q: Network, state, channel):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _return_credit(q: Network, state, channel, now):  # type: ignore[no-untyped-def]
+def _return_credit(net, q: Network, state, channel, now):  # type: ignore[no-untyped-def]
     """A place of the next buffer is free again; the last of them may end a packet's ownership, the first let it go."""
     credits = state[q.credits_at + channel] + 1
     state[q.credits_at + channel] = credits
@@ -224,7 +226,7 @@ def _return_credit(q: Network, state, channel, now):  # type: ignore[no-untyped-
         holder = q.inputs_at + owner * q.input_stride
         if state[holder + TAKEN] == channel and state[holder + TAIL] > state[holder + HEAD]:
             if state[holder + READY] <= now:
-                enter_bid(q, state, owner, channel)
+                enter_bid(net, q, state, owner, channel)
 
 
 @inlined
@@ -243,7 +245,7 @@ def _enter(net, q: Network, state, channel, flit, now):  # type: ignore[no-untyp
     if switch_stage(q) > 1:
         wake_at(q, state, now + switch_stage(q) - 1, channel, MAY_BID)
     else:
-        _bid(q, state, channel)
+        _bid(net, q, state, channel)
 
 
 @inlined
@@ -330,9 +332,9 @@ def _run_source(net, q: Network, state, packets, times, log, rows, node, source,
     state[record] -= 1
     state[INJECTED] += 1
     state[LAST_MOVE] = now
-    link = q.link_of_output + (output << PAIR_BITS)
-    channel = (net[link + LINK_TO] << q.vc_bits) + vc
-    _schedule_flit(q, state, FLIT, now + 1 + net[link + LINK_CYCLES], channel, flit)
+    leads = q.outputs_at + output * q.output_stride
+    channel = first_channel + vc + (state[leads + LEADS] >> 1)
+    _schedule_flit(q, state, FLIT, now + state[leads + ARRIVES], channel, flit)
     _log(state, log, rows, now, INJECT, node, first_channel + vc, flit)
     if index == 0:
         times[packet * _TIME_COLUMNS + ENTERED] = now
@@ -369,7 +371,7 @@ def _run_crossbars(net, q: Network, state, log, rows, now):  # type: ignore[no-u
         router = output >> q.port_bits
         if state[q.special + router] == 0:
             expanded = state[q.inputs_granted + k]
-            move_pointers(q, state, router, expanded, output - (router << q.port_bits))
+            move_pointers(net, q, state, router, expanded, output - (router << q.port_bits))
             _cross(net, q, state, log, rows, router, output, expanded, now)
     for k in range(specials):
         router = state[q.specials + k]
@@ -393,9 +395,11 @@ def _cross(net, q: Network, state, log, rows, router, output, expanded, now):  #
     """A crossbar input and an output are matched."""
     state[CROSSED] += 1
     record = q.outputs_at + output * q.output_stride
-    local = winning_channel(net, q, state, router, record, expanded)
+    place = winning_place(net, q, state, router, record, expanded)
+    vcs = (1 << q.vc_bits) - 1
+    local = (place & ~vcs) + net[q.channel_at + (place & vcs)]
     if not _depart(net, q, state, log, rows, router, local, now):
-        leave(q, state, record + BIDS, local)
+        leave(q, state, record + BIDS, place)
 
 
 @inlined
@@ -412,18 +416,15 @@ def _depart(net, q: Network, state, log, rows, router, local, now):  # type: ign
 
     went = state[record + TAKEN]
     output = went >> q.vc_bits
-    link = q.link_of_output + (output << PAIR_BITS)
-    arrival = now + 1 + q.crossbar_cycles + net[link + LINK_CYCLES]
-    target = net[link + LINK_TO]
-    last = target >> 63  # -1 if it leads to a node; without a branch that nobody can predict
-    state[LINKED] += 1 + last
-    _schedule_flit(q, state, FLIT - last, arrival, went + ((target - output << q.vc_bits) & ~last), flit)
+    leads = q.outputs_at + output * q.output_stride
+    last = state[leads + LEADS] & 1  # no branch, for nobody could predict it
+    state[LINKED] += 1 - last
+    channel = went + (state[leads + LEADS] >> 1)
+    _schedule_flit(q, state, FLIT + last, now + state[leads + ARRIVES], channel, flit)
     _log(state, log, rows, now, HOP, came, went, flit)
 
-    port = came >> q.vc_bits
-    upstream = q.link_of_input + (port << PAIR_BITS)
-    home = (net[upstream + LINK_FROM] - port << q.vc_bits) + came
-    _schedule_credit(q, state, now + 1 + net[upstream + CREDIT_CYCLES], home)
+    home = state[record + HOME]
+    _schedule_credit(q, state, now + (home >> HOME_BITS), home & ((1 << HOME_BITS) - 1))
 
     owned = q.credits_at + went
     if flit & 1 != 0:

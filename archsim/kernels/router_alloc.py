@@ -134,19 +134,19 @@ def _serve_one(net, q: Network, state, router, output, now):  # type: ignore[no-
     first = output - (router << q.port_bits) << q.vc_bits
     if heads & (heads - 1) != 0:
         if plain(q):
-            _serve_several(q, state, router, record, heads, mask, first, now)
+            _serve_several(net, q, state, router, record, heads, mask, first, now)
         return plain(q)
     waiter = lowest_bit(heads)
     inside = state[input_channel(q, router, waiter) + VC_ACCEPT] - first
     for k in range(classes(q)):
         state[record + q.waits + k] = 0
     channel = first + next_bit(mask, inside if 0 < inside < MASK_BITS else 0)
-    _own_channel(q, state, router, waiter, channel, True, now)
+    _own_channel(net, q, state, router, waiter, channel, True, now)
     return True
 
 
 @inlined
-def _serve_several(q: Network, state, router, record, heads, mask, first, now):  # type: ignore[no-untyped-def]
+def _serve_several(net, q: Network, state, router, record, heads, mask, first, now):  # type: ignore[no-untyped-def]
     """One iteration of iSLIP at an output of a plain network: `mask`, its free channels, each grant to one of `heads`."""
     grants = q.grants_at + (router << (q.port_bits + q.vc_bits)) + first
     granted = 0
@@ -163,7 +163,7 @@ def _serve_several(q: Network, state, router, record, heads, mask, first, now): 
         inside = state[input_channel(q, router, waiter) + VC_ACCEPT] - first
         channel = first + next_bit(state[q.offers + waiter], inside if 0 < inside < MASK_BITS else 0)
         state[q.offers + waiter] = 0
-        _own_channel(q, state, router, waiter, channel, True, now)
+        _own_channel(net, q, state, router, waiter, channel, True, now)
 
 
 @inlined
@@ -332,11 +332,11 @@ def _take_channel(net, q: Network, state, router, waiter, channel, move_pointers
             break
         port = candidate >> MASK_BITS
         leave(q, state, output_port(q, router, port) + q.waits + (candidate & _CLASS) * words(q), waiter)
-    _own_channel(q, state, router, waiter, channel, move_pointers, now)
+    _own_channel(net, q, state, router, waiter, channel, move_pointers, now)
 
 
 @inlined
-def _own_channel(q: Network, state, router, waiter, channel, move_pointers, now):  # type: ignore[no-untyped-def]
+def _own_channel(net, q: Network, state, router, waiter, channel, move_pointers, now):  # type: ignore[no-untyped-def]
     first = router << (q.port_bits + q.vc_bits)
     taken = first + channel
     record = input_channel(q, router, waiter)
@@ -351,4 +351,4 @@ def _own_channel(q: Network, state, router, waiter, channel, move_pointers, now)
     if switch_stage(q) > 1:
         wake_at(q, state, now + switch_stage(q), first + waiter, MAY_BID)
     elif state[q.credits_at + taken] != 0:  # this cycle's bids are over
-        enter_bid(q, state, first + waiter, taken)
+        enter_bid(net, q, state, first + waiter, taken)

@@ -107,11 +107,13 @@ def output_port(q: Network, router, port):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def enter_bid(q: Network, state, channel, taken):  # type: ignore[no-untyped-def]
+def enter_bid(net, q: Network, state, channel, taken):  # type: ignore[no-untyped-def]
     """The first flit of an input's channel may cross to the output that it has a channel and a credit of."""
     output = taken >> q.vc_bits
     bids = q.outputs_at + output * q.output_stride + BIDS
     listed = state[BID_FOR]
     state[q.bid_at + listed] = output
     state[BID_FOR] = listed + 1 if is_empty(state, bids, words(q)) else listed
-    join(q, state, bids, channel & ((1 << (q.port_bits + q.vc_bits)) - 1))
+    vcs = (1 << q.vc_bits) - 1
+    port = channel & ((1 << (q.port_bits + q.vc_bits)) - 1) & ~vcs
+    join(q, state, bids, port + net[q.places + (channel & vcs)])

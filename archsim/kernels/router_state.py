@@ -5,8 +5,7 @@ hashed and compared in one call, and a kernel passes raw pointers. Sizes differ 
 not constants here but fields of `Network`, a tuple of ints.
 
 Indices. Ports and virtual channels are numbered with strides that are powers of two, so that shifts take them apart: a
-*port* is `router << port_bits | port`, a *channel* of a router `port << vc_bits | vc`, a crossbar input
-`port << vc_bits | part`. Inputs and outputs are numbered alike. Outputs have more entries behind those of the routers:
+*port* is `router << port_bits | port`, a *channel* of a router `port << vc_bits | vc`. Inputs and outputs are numbered alike. Outputs have more entries behind those of the routers:
 the *sources*, one per node. Circular order, which is all that the allocators use, doesn't mind the numbers left out.
 
 Sets. Who waits and who bids at an output is a set of channels of the router's inputs, a bit each: one word where they
@@ -71,7 +70,9 @@ TAIL = 1  # flits that have come since then
 READY = 2  # first cycle in which its flit may bid
 TAKEN = 3  # output and channel there that its packet owns, -1 for none
 VC_ACCEPT = 4  # pointer: the channel of the outputs it likes best
-RING = 5
+HOME = 5  # where its credits go: a channel of an output (or source) and, from HOME_BITS on, after how many cycles
+HOME_BITS = 40
+RING = 6
 LINE = 8  # words of a cache line
 
 # Of an output's channel, each in an array of its own: its credits (places free behind it, and TAIL_SENT while its packet's
@@ -83,10 +84,12 @@ TAIL_SENT = 1 << 32
 # channels, by class.
 FREE = 0  # mask of the channels that no packet owns
 SWITCH_GRANT = 1  # pointer: the crossbar input it likes best
-BIDS = 2
+LEADS = 2  # from a channel of it to the one that it leads to: the difference, and a low bit for a node
+ARRIVES = 3  # after how many cycles
+BIDS = 4
 
 # Fields of a crossbar input.
-VC_TURN = 0  # virtual channel that bids first
+VC_TURN = 0  # place among its channels of the one that bids first
 SWITCH_ACCEPT = 1  # pointer: the output it likes best
 
 # Fields of a link, by output.
@@ -145,7 +148,6 @@ class Network(NamedTuple):
     port_bits: int = 0
     word_bits: int = 0  # of a set of channels
     words: int = 0
-    folds: int = 0  # steps that fold virtual channels onto crossbar inputs
     input_stride: int = 0
     ring_mask: int = 0
     output_stride: int = 0
@@ -159,8 +161,12 @@ class Network(NamedTuple):
     link_of_output: int = 0
     link_of_input: int = 0
     class_masks: int = 0
+    places: int = 0
+    starts: int = 0
+    ends: int = 0
     parts: int = 0
-    fold_masks: int = 0
+    turns: int = 0
+    channel_at: int = 0
     route: int = 0
     table_length: int = 0
     # offsets in the state
@@ -219,8 +225,7 @@ def lay_out(network: Network, longest_link_cycles: int) -> Network:
     ports = q.routers << port_bits
     outputs = ports + q.nodes
     input_stride, waits = -(-(RING + ring) // LINE) * LINE, BIDS + words
-    output_stride = waits + q.classes * words
-    folds = _bits(-(-q.vcs // q.input_speedup))
+    output_stride = -(-(waits + q.classes * words) // LINE) * LINE
     farthest = max(
         longest_link_cycles + max(q.crossbar_cycles, q.credit_cycles),
         q.routing_cycles + q.vc_alloc_cycles,
@@ -235,7 +240,8 @@ def lay_out(network: Network, longest_link_cycles: int) -> Network:
     scratch = channels + 1
     tables = (
         ("link_of_output", outputs << PAIR_BITS), ("link_of_input", ports << PAIR_BITS), ("class_masks", q.classes),
-        ("parts", q.input_speedup), ("fold_masks", folds + 1), ("route", q.routers * q.nodes * q.candidates),
+        *((name, 1 << vc_bits) for name in ("places", "starts", "ends", "parts", "turns", "channel_at")),
+        ("route", q.routers * q.nodes * q.candidates),
     )  # fmt: skip
     parts = (
         ("slots", wheel << KIND_BITS), ("waited_at", ports + 1), ("bid_at", ports + 1), ("inputs_granted", ports),
@@ -248,7 +254,7 @@ def lay_out(network: Network, longest_link_cycles: int) -> Network:
         ("offered_distance", scratch), ("touched", scratch), ("winners", scratch), ("matched", scratch), ("offers", scratch),
     )  # fmt: skip
     fields: dict[str, Any] = {
-        "vc_bits": vc_bits, "port_bits": port_bits, "word_bits": word_bits, "words": words, "folds": folds,
+        "vc_bits": vc_bits, "port_bits": port_bits, "word_bits": word_bits, "words": words,
         "input_stride": input_stride, "ring_mask": ring - 1, "output_stride": output_stride, "waits": waits,
         "plain": (None,) * int(is_plain(q, words)), "sources": ports, "wheel": wheel, "flit_slot": flit_slot, "credit_slot": credit_slot, "wake_slot": wake_slot,
     }  # fmt: skip
@@ -261,34 +267,50 @@ def lay_out(network: Network, longest_link_cycles: int) -> Network:
     return network._replace(**fields)
 
 
-def new_state(network: Network) -> np.ndarray:
-    """An empty network at cycle 0: all buffers empty, all credits at home, all arbiters at their first input."""
+def new_state(network: Network, tables: np.ndarray) -> np.ndarray:
+    """An empty network at cycle 0: all buffers empty, all credits at home, all arbiters at their first input.
+
+    What an output or an input's channel looks up about its link in every cycle is copied into its record."""
     q = network
     state = np.zeros(q.state_length, np.int64)
     state[q.credits_at : q.grants_at] = q.depth
     state[q.owners_at : q.sources_at] = -1
-    state[q.outputs_at + FREE : q.credits_at : q.output_stride] = (1 << q.vcs) - 1
-    state[q.inputs_at + TAKEN : q.crossbar_at : q.input_stride] = -1
+    outputs = state[q.outputs_at : q.credits_at].reshape(-1, q.output_stride)
+    inputs = state[q.inputs_at : q.crossbar_at].reshape(-1, 1 << q.vc_bits, q.input_stride)
     sources = state[q.sources_at : q.busy_nodes_at].reshape(q.nodes, 1 << SOURCE_BITS)
+    to, cycles = tables[q.link_of_output : q.link_of_input].reshape(-1, 2).T
+    change = np.where(to >= 0, to - np.arange(len(to)), 0) << q.vc_bits
+    outputs[:, FREE] = (1 << q.vcs) - 1
+    outputs[:, LEADS] = change << 1 | (to < 0)
+    outputs[:, ARRIVES] = cycles + 1
+    outputs[: q.sources, ARRIVES] += q.crossbar_cycles
+    origin, back = tables[q.link_of_input : q.class_masks].reshape(-1, 2).T
+    home = (np.maximum(origin, 0)[:, None] << q.vc_bits) + np.arange(1 << q.vc_bits)
+    inputs[:, :, HOME] = home | (back[:, None] + 1) << HOME_BITS
+    inputs[:, :, TAKEN] = -1
     sources[:, [QUEUE_HEAD, QUEUE_TAIL, QUEUE_VC, LAST_VC]] = -1
     state[q.chosen : q.chosen_distance] = -1
     state[q.offered : q.offered_distance] = -1
-    turns = state[q.crossbar_at + VC_TURN : q.outputs_at : 1 << PAIR_BITS].reshape(-1, 1 << q.vc_bits)
-    turns[:] = np.arange(1 << q.vc_bits)
     return state
 
 
 def crossbar_tables(network: Network) -> np.ndarray:
-    """Masks of virtual channels: those of each input of a port's crossbar; then, for all ports of a word, those that each
-    step of folding moves down (by `input_speedup << step`), and those onto which all are folded."""
+    """How the virtual channels of a port stand in the sets that bid: those that share an input of the crossbar together.
+
+    By virtual channel its place. By place: the first place of its input, which is the input's number; the first one behind
+    the input; a mask of the input's places from its first one on; the place from its first one on that is looked at first
+    after this one has won; the virtual channel.
+    """
     q = network
-    vcs = range(q.vcs)
-    ports = range(0, 62 if q.words == 1 else 32, 1 << q.vc_bits)
-    parts = [[vc for vc in vcs if vc % q.input_speedup == part] for part in range(q.input_speedup)]
-    moved = [[vc for vc in vcs if vc >= q.input_speedup << step] for step in range(q.folds)]
-    folded = [*moved, range(q.input_speedup)]
-    return np.array(
-        [sum(1 << vc for vc in part) for part in parts]
-        + [sum(1 << first + vc for first in ports for vc in fold if first + vc < 62) for fold in folded],
-        np.int64,
-    )
+    size = 1 << q.vc_bits
+    order = sorted(range(q.vcs), key=lambda vc: (vc % q.input_speedup, vc))
+    table = np.zeros((6, size), np.int64)
+    for place, vc in enumerate(order):
+        part = [other for other in order if other % q.input_speedup == vc % q.input_speedup]
+        start = order.index(part[0])
+        turn = (vc + q.input_speedup) % q.vcs
+        table[0, vc] = place
+        table[1:, place] = (
+            start, start + len(part), (1 << len(part)) - 1, next((k for k, c in enumerate(part) if c >= turn), 0), vc,
+        )  # fmt: skip
+    return table.ravel()

@@ -1,7 +1,8 @@
 """The allocator of the crossbar: flits that bid to a router's outputs, one per crossbar input and one per output.
 
-As the allocator of channels a matching with rotating pointers ("islip" or "separable"). Virtual channels that share an
-input of the crossbar count as one: folding a set of channels onto the first of each part gives the inputs that bid.
+As the allocator of channels a matching with rotating pointers ("islip" or "separable"). In the sets that bid, virtual
+channels that share an input of the crossbar stand together, and the first of their places is the input's number: who is
+next behind an input is found without looking at the others that share it.
 """
 
 from __future__ import annotations
@@ -39,13 +40,11 @@ def grant_inputs(net, q: Network, state):  # type: ignore[no-untyped-def]
         router = output >> q.port_bits
         record = q.outputs_at + output * q.output_stride
         if words(q) == 1:
-            inputs = _folded(net, q, state[record + BIDS])
-            expanded = next_bit(inputs, state[record + SWITCH_GRANT])
-            choice = inputs & (inputs - 1) != 0
+            bids = state[record + BIDS]
+            expanded = _input_of(net, q, next_bit(bids, state[record + SWITCH_GRANT]))
+            choice = bids != bids & _places(net, q, expanded) << expanded
         else:
-            for w in range(words(q)):
-                state[q.some + w] = _folded(net, q, state[record + BIDS + w])
-            expanded = next_member(q, state, q.some, state[record + SWITCH_GRANT])
+            expanded = _input_of(net, q, next_member(q, state, record + BIDS, state[record + SWITCH_GRANT]))
             choice = True
         state[q.inputs_granted + k] = expanded
         bit = 1 << (expanded & 63)
@@ -80,19 +79,23 @@ def match_switch(net, q: Network, state, router):  # type: ignore[no-untyped-def
 
 
 @inlined
-def _folded(net, q: Network, word):  # type: ignore[no-untyped-def]
-    """The crossbar inputs of a word of channels."""
-    for k in range(q.folds):
-        step = q.folds - 1 - k
-        word |= (word & net[q.fold_masks + step]) >> (q.input_speedup << step)
-    return word & net[q.fold_masks + q.folds]
+def _input_of(net, q: Network, place):  # type: ignore[no-untyped-def]
+    """The crossbar input of a channel's place."""
+    vcs = (1 << q.vc_bits) - 1
+    return (place & ~vcs) + net[q.starts + (place & vcs)]
 
 
 @inlined
-def _collect_inputs(net, q: Network, state, output):  # type: ignore[no-untyped-def]
-    """Leave the crossbar inputs that bid for an output, and aren't taken, in `some`."""
+def _places(net, q: Network, expanded):  # type: ignore[no-untyped-def]
+    """A mask of the places of a crossbar input, from its first one on."""
+    return net[q.parts + (expanded & ((1 << q.vc_bits) - 1))]
+
+
+@inlined
+def _collect_inputs(q: Network, state, output):  # type: ignore[no-untyped-def]
+    """Leave the bids for an output whose crossbar inputs aren't taken in `some`."""
     for w in range(words(q)):
-        state[q.some + w] = _folded(net, q, state[output + BIDS + w]) & ~state[q.taken + w]
+        state[q.some + w] = state[output + BIDS + w] & ~state[q.taken + w]
 
 
 @inlined
@@ -104,10 +107,11 @@ def _match_output_first(net, q: Network, state, router, matches, moving):  # typ
         if state[q.matched + port] != 0:
             continue
         output = output_port(q, router, port)
-        _collect_inputs(net, q, state, output)
-        expanded = next_member(q, state, q.some, state[output + SWITCH_GRANT])
-        if expanded < 0:
+        _collect_inputs(q, state, output)
+        place = next_member(q, state, q.some, state[output + SWITCH_GRANT])
+        if place < 0:
             continue
+        expanded = _input_of(net, q, place)
         behind = (port - state[crossbar_input(q, router, expanded) + SWITCH_ACCEPT]) & wrap
         if state[q.offered + expanded] < 0:
             state[q.chosen_distance + offers] = expanded
@@ -120,7 +124,7 @@ def _match_output_first(net, q: Network, state, router, matches, moving):  # typ
         expanded = state[q.chosen_distance + k]
         port = state[q.offered + expanded]
         state[q.offered + expanded] = -1
-        matches = _match(q, state, router, expanded, port, matches, moving)
+        matches = _match(net, q, state, router, expanded, port, matches, moving)
     return matches
 
 
@@ -133,12 +137,13 @@ def _match_input_first(net, q: Network, state, router, matches, moving):  # type
     for port in range(q.ports):
         if state[q.matched + port] != 0:
             continue
-        _collect_inputs(net, q, state, output_port(q, router, port))
+        _collect_inputs(q, state, output_port(q, router, port))
         for v in range(words(q)):
             inputs = state[q.some + v]
             while inputs != 0:
-                expanded = (v << word_bits(q)) + lowest_bit(inputs)
-                inputs &= inputs - 1
+                expanded = (v << word_bits(q)) + lowest_bit(inputs)  # the first place that bids
+                expanded = _input_of(net, q, expanded)
+                inputs &= ~(_places(net, q, expanded) << (expanded & ((1 << word_bits(q)) - 1)))
                 behind = (port - state[crossbar_input(q, router, expanded) + SWITCH_ACCEPT]) & wrap
                 if state[q.offered + expanded] < 0:
                     state[q.chosen_distance + asking] = expanded
@@ -161,37 +166,37 @@ def _match_input_first(net, q: Network, state, router, matches, moving):  # type
         state[q.offered + expanded] = -1
         if state[q.chosen + port] == expanded:
             state[q.chosen + port] = -1
-            matches = _match(q, state, router, expanded, port, matches, moving)
+            matches = _match(net, q, state, router, expanded, port, matches, moving)
     return matches
 
 
 @inlined
-def _match(q: Network, state, router, expanded, port, matches, moving):  # type: ignore[no-untyped-def]
+def _match(net, q: Network, state, router, expanded, port, matches, moving):  # type: ignore[no-untyped-def]
     """Enter a match; in the first iteration both pointers move behind it. Returns how many matches there are."""
     state[q.matched + port] = 1
-    state[q.taken + word_of(q, expanded)] |= 1 << (expanded & ((1 << word_bits(q)) - 1))
+    state[q.taken + word_of(q, expanded)] |= _places(net, q, expanded) << (expanded & ((1 << word_bits(q)) - 1))
     if moving:
-        move_pointers(q, state, router, expanded, port)
+        move_pointers(net, q, state, router, expanded, port)
     state[q.touched + matches] = port
     state[q.winners + matches] = expanded
     return matches + 1
 
 
 @inlined
-def move_pointers(q: Network, state, router, expanded, port):  # type: ignore[no-untyped-def]
+def move_pointers(net, q: Network, state, router, expanded, port):  # type: ignore[no-untyped-def]
     """Output and crossbar input have matched: next time they begin behind each other."""
-    state[output_port(q, router, port) + SWITCH_GRANT] = expanded + 1
+    vcs = (1 << q.vc_bits) - 1
+    behind = (expanded & ~vcs) + net[q.ends + (expanded & vcs)]
+    state[output_port(q, router, port) + SWITCH_GRANT] = behind
     state[crossbar_input(q, router, expanded) + SWITCH_ACCEPT] = port + 1
 
 
 @inlined
-def winning_channel(net, q: Network, state, router, output, expanded):  # type: ignore[no-untyped-def]
-    """Of the channels that share a crossbar input and bid for an output, the next by the input's turn, which moves."""
-    vcs = (1 << q.vc_bits) - 1
-    first = expanded & ~vcs
-    word = state[output + BIDS + word_of(q, first)] >> (first & ((1 << word_bits(q)) - 1))
-    turn_at = crossbar_input(q, router, expanded) + VC_TURN
-    vc = next_bit(word & net[q.parts + (expanded & vcs)], state[turn_at])
-    turn = vc + q.input_speedup
-    state[turn_at] = turn if turn < q.vcs else turn - q.vcs
-    return first + vc
+def winning_place(net, q: Network, state, router, output, expanded):  # type: ignore[no-untyped-def]
+    """Of the channels that share a crossbar input and bid for an output, the place of the next by the input's turn, which
+    moves."""
+    word = state[output + BIDS + word_of(q, expanded)] >> (expanded & ((1 << word_bits(q)) - 1))
+    turn = crossbar_input(q, router, expanded) + VC_TURN
+    place = expanded + next_bit(word & _places(net, q, expanded), state[turn])
+    state[turn] = net[q.turns + (place & ((1 << q.vc_bits) - 1))]
+    return place
