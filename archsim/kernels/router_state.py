@@ -258,11 +258,11 @@ def lay_out(network: Network, longest_link_cycles: int) -> Network:
         "input_stride": input_stride, "ring_mask": ring - 1, "output_stride": output_stride, "waits": waits,
         "plain": (None,) * int(is_plain(q, words)), "sources": ports, "wheel": wheel, "flit_slot": flit_slot, "credit_slot": credit_slot, "wake_slot": wake_slot,
     }  # fmt: skip
-    for sizes, start, total in ((tables, 0, "table_length"), (parts, REGISTERS, "state_length")):
+    for sizes, start, unit, total in ((tables, 0, 1, "table_length"), (parts, REGISTERS, LINE, "state_length")):
         at = start
         for name, size in sizes:
             fields[name] = at
-            at += size
+            at += -(-size // unit) * unit
         fields[total] = at
     return network._replace(**fields)
 
@@ -272,7 +272,9 @@ def new_state(network: Network, tables: np.ndarray) -> np.ndarray:
 
     What an output or an input's channel looks up about its link in every cycle is copied into its record."""
     q = network
-    state = np.zeros(q.state_length, np.int64)
+    room = np.zeros(q.state_length + LINE, np.int64)
+    first = -room.ctypes.data // room.itemsize % LINE  # records are lines of the cache
+    state = room[first : first + q.state_length]
     state[q.credits_at : q.grants_at] = q.depth
     state[q.owners_at : q.sources_at] = -1
     outputs = state[q.outputs_at : q.credits_at].reshape(-1, q.output_stride)
