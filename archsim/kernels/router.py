@@ -108,6 +108,9 @@ def advance(net, q, state, packets, times, log, until):  # type: ignore[no-untyp
         pointer(net), q, pointer(state), pointer(packets.reshape(packets.size)), count,
         pointer(times.reshape(times.size)), pointer(log.reshape(log.size)), rows, until,
     )  # fmt: skip
+    state[LINKED] = state[CROSSED] - state[EJECTED]
+    for slot in range(q.wheel):
+        state[LINKED] -= state[q.slots + (slot << KIND_BITS) + LAST_FLIT]
 
 
 @inlined
@@ -224,9 +227,9 @@ def _return_credit(net, q: Network, state, channel, now):  # type: ignore[no-unt
     elif credits == 1 and state[q.owners_at + channel] >= 0:
         owner = state[q.owners_at + channel]
         holder = q.inputs_at + owner * q.input_stride
-        if state[holder + TAKEN] == channel and state[holder + TAIL] > state[holder + HEAD]:
-            if state[holder + READY] <= now:
-                enter_bid(net, q, state, owner, channel)
+        waits = state[holder + TAKEN] == channel and state[holder + TAIL] > state[holder + HEAD]
+        if waits and (switch_stage(q) == 1 or state[holder + READY] <= now):
+            enter_bid(net, q, state, owner, channel)
 
 
 @inlined
@@ -241,8 +244,8 @@ def _enter(net, q: Network, state, channel, flit, now):  # type: ignore[no-untyp
     if state[record + TAKEN] < 0:
         _begin_packet(net, q, state, channel, now, now)
         return
-    state[record + READY] = now + switch_stage(q) - 1
     if switch_stage(q) > 1:
+        state[record + READY] = now + switch_stage(q) - 1
         wake_at(q, state, now + switch_stage(q) - 1, channel, MAY_BID)
     else:
         _bid(net, q, state, channel)
@@ -366,28 +369,34 @@ def _run_crossbars(net, q: Network, state, log, rows, now):  # type: ignore[no-u
     """Step 4.2: flits cross that have a bid and win."""
     listed = state[BID_FOR]
     specials = grant_inputs(net, q, state)
+    left = 0
     for k in range(listed):
         output = state[q.bid_at + k]
         router = output >> q.port_bits
+        state[q.seen_at + router] = 0
         if state[q.special + router] == 0:
             expanded = state[q.inputs_granted + k]
             move_pointers(net, q, state, router, expanded, output - (router << q.port_bits))
             _cross(net, q, state, log, rows, router, output, expanded, now)
+            left = _keep(q, state, output, left)
     for k in range(specials):
         router = state[q.specials + k]
         state[q.special + router] = 0
         for m in range(match_switch(net, q, state, router)):
             output = (router << q.port_bits) + state[q.touched + m]
             _cross(net, q, state, log, rows, router, output, state[q.winners + m], now)
+        for port in range(q.ports):
+            left = _keep(q, state, (router << q.port_bits) + port, left)
     if listed > 0:  # at least one bid wins
         state[LAST_MOVE] = now
-    left = 0
-    for k in range(listed):
-        output = state[q.bid_at + k]
-        state[q.bid_at + left] = output
-        state[q.seen_at + (output >> q.port_bits)] = 0
-        left = left if is_empty(state, q.outputs_at + output * q.output_stride + BIDS, words(q)) else left + 1
     state[BID_FOR] = left
+
+
+@inlined
+def _keep(q: Network, state, output, left):  # type: ignore[no-untyped-def]
+    """List an output again if anything still bids for it."""
+    state[q.bid_at + left] = output
+    return left if is_empty(state, q.outputs_at + output * q.output_stride + BIDS, words(q)) else left + 1
 
 
 @inlined
@@ -418,7 +427,6 @@ def _depart(net, q: Network, state, log, rows, router, local, now):  # type: ign
     output = went >> q.vc_bits
     leads = q.outputs_at + output * q.output_stride
     last = state[leads + LEADS] & 1  # no branch, for nobody could predict it
-    state[LINKED] += 1 - last
     channel = went + (state[leads + LEADS] >> 1)
     _schedule_flit(q, state, FLIT + last, now + state[leads + ARRIVES], channel, flit)
     _log(state, log, rows, now, HOP, came, went, flit)
@@ -446,8 +454,8 @@ def _depart(net, q: Network, state, log, rows, router, local, now):  # type: ign
         state[record + HEAD] = 0
         state[record + TAIL] = 0
         return False
-    state[record + READY] = now + switch_stage(q)
     if switch_stage(q) > 1:
+        state[record + READY] = now + switch_stage(q)
         wake_at(q, state, now + switch_stage(q), came, MAY_BID)
         return False
     return credits != 0

@@ -86,16 +86,39 @@ def allocate_vcs(net, q: Network, state, now):  # type: ignore[no-untyped-def]
     """Match heads that wait to channels of outputs that no packet owns, router by router.
 
     If heads have one output each to ask for, the outputs of a router don't matter to each other."""
-    ports = (1 << q.port_bits) - 1
     listed = state[WAITED]
-    specials = 0
+    left = 0
     for k in range(listed):
         output = state[q.waited_at + k]
         router = output >> q.port_bits
-        if candidates(q) == 1:
-            if not _serve_one(net, q, state, router, output, now) and not plain(q):
-                _match_channels(net, q, state, router, output & ports, (output & ports) + 1, now)
-        elif state[q.special + router] == 0:
+        if candidates(q) > 1:
+            break
+        if not _serve_one(net, q, state, router, output, now) and not plain(q):
+            port = output - (router << q.port_bits)
+            _match_channels(net, q, state, router, port, port + 1, now)
+        left = _keep(q, state, output, left)
+    if candidates(q) > 1:
+        _allocate_by_router(net, q, state, now)
+        for k in range(listed):
+            left = _keep(q, state, state[q.waited_at + k], left)
+    state[WAITED] = left
+
+
+@inlined
+def _keep(q: Network, state, output, left):  # type: ignore[no-untyped-def]
+    """List an output again if anybody still waits for it."""
+    state[q.waited_at + left] = output
+    waits = q.outputs_at + output * q.output_stride + q.waits
+    return left if is_empty(state, waits, classes(q) * words(q)) else left + 1
+
+
+@inlined
+def _allocate_by_router(net, q: Network, state, now):  # type: ignore[no-untyped-def]
+    """Heads may ask for several outputs of their router, so these are looked at together."""
+    specials = 0
+    for k in range(state[WAITED]):
+        router = state[q.waited_at + k] >> q.port_bits
+        if state[q.special + router] == 0:
             state[q.special + router] = 1
             state[q.specials + specials] = router
             specials += 1
@@ -104,13 +127,6 @@ def allocate_vcs(net, q: Network, state, now):  # type: ignore[no-untyped-def]
         state[q.special + router] = 0
         if not _serve_the_uncontested(net, q, state, router, now):
             _match_channels(net, q, state, router, 0, q.ports, now)
-    left = 0
-    for k in range(listed):
-        output = state[q.waited_at + k]
-        state[q.waited_at + left] = output
-        waits = q.outputs_at + output * q.output_stride + q.waits
-        left = left if is_empty(state, waits, classes(q) * words(q)) else left + 1
-    state[WAITED] = left
 
 
 @inlined
@@ -346,9 +362,9 @@ def _own_channel(net, q: Network, state, router, waiter, channel, move_pointers,
         state[q.grants_at + taken] = waiter + 1
         state[record + VC_ACCEPT] = channel + 1
     state[record + TAKEN] = taken
-    state[record + READY] = now + switch_stage(q)
     state[VC_GRANTS] += 1
     if switch_stage(q) > 1:
+        state[record + READY] = now + switch_stage(q)
         wake_at(q, state, now + switch_stage(q), first + waiter, MAY_BID)
     elif state[q.credits_at + taken] != 0:  # this cycle's bids are over
         enter_bid(net, q, state, first + waiter, taken)

@@ -67,7 +67,7 @@ INJECT, HOP, EJECT = range(3)
 # (TAKEN) and with a flit holds a head that is routed and waits.
 HEAD = 0  # flits that have left since it was empty
 TAIL = 1  # flits that have come since then
-READY = 2  # first cycle in which its flit may bid
+READY = 2  # first cycle in which its flit may bid, where the switch's stage takes more than one
 TAKEN = 3  # output and channel there that its packet owns, -1 for none
 VC_ACCEPT = 4  # pointer: the channel of the outputs it likes best
 HOME = 5  # where its credits go: a channel of an output (or source) and, from HOME_BITS on, after how many cycles
