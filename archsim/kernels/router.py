@@ -9,16 +9,17 @@ the policy: what either changes is seen a cycle later by the other, so the order
 from __future__ import annotations
 
 from archsim.kernels.jit import inlined, kernel, pointer
-from archsim.kernels.router_alloc import allocate_vcs, ask, wake_at
+from archsim.kernels.router_alloc import allocate_vcs, ask
+from archsim.kernels.router_links import log_move, schedule_credit, schedule_flit, set_free, wake_at
 from archsim.kernels.router_sets import (
     enter_bid,
     is_empty,
     leave,
-    next_bit,
     plain,
     switch_stage,
     words,
 )
+from archsim.kernels.router_sources import hand_over, run_sources
 from archsim.kernels.router_state import (
     ARRIVES,
     BID_FOR,
@@ -28,50 +29,31 @@ from archsim.kernels.router_state import (
     CREDIT,
     CROSSED,
     DELIVERED,
-    DESTINATION,
     EJECT,
     EJECTED,
-    ENTERED,
     FIRST_NODE,
     FLIT,
-    FLIT_BITS,
-    FLITS,
-    FREE,
     HEAD,
     HOME,
     HOME_BITS,
     HOP,
     IN_FLIGHT,
-    INJECT,
-    INJECTED,
     IS_FREE,
     KIND_BITS,
     LAST_FLIT,
     LAST_MOVE,
-    LAST_VC,
     LEADS,
     LINK_CYCLES,
     LINK_TO,
     LINKED,
-    LOG_COLUMNS,
-    LOG_LENGTH,
-    MAX_FLITS,
     MAY_ASK,
     MAY_BID,
-    NEXT_IN_QUEUE,
     NEXT_PACKET,
-    NODE_IS_BUSY,
     NOW,
     PACKET_SHIFT,
     PAIR_BITS,
-    QUEUE_FLIT,
-    QUEUE_HEAD,
-    QUEUE_TAIL,
-    QUEUE_VC,
     READY,
     RING,
-    SOURCE,
-    SOURCE_BITS,
     STUCK,
     TAIL,
     TAIL_SENT,
@@ -118,8 +100,8 @@ def _run(net, q: Network, state, packets, count, times, log, rows, until):  # ty
     while state[NOW] < until:
         now = state[NOW]
         _receive(net, q, state, times, log, rows, now)
-        _hand_over(q, state, packets, count, times, now)
-        _run_sources(net, q, state, packets, times, log, rows, now)
+        hand_over(q, state, packets, count, times, now)
+        run_sources(net, q, state, packets, times, log, rows, now)
         _run_crossbars(net, q, state, log, rows, now)
         allocate_vcs(net, q, state, now)
         if state[IN_FLIGHT] > 0 and now - state[LAST_MOVE] >= q.patience:
@@ -147,26 +129,6 @@ def _next_cycle(q: Network, state, packets, count, now, until):  # type: ignore[
         if not is_empty(state, q.slots + ((cycle & (q.wheel - 1)) << KIND_BITS), 1 << KIND_BITS):
             return min(cycle, target)
     return target if left else -1
-
-
-@inlined
-def _schedule_flit(q: Network, state, kind, cycle, channel, flit):  # type: ignore[no-untyped-def]
-    slot = cycle & (q.wheel - 1)
-    count = q.slots + (slot << KIND_BITS) + kind
-    used = state[count]
-    state[count] = used + 1
-    event = q.flits + 2 * ((2 * slot + kind) * q.flit_slot + used)
-    state[event] = channel
-    state[event + 1] = flit
-
-
-@inlined
-def _schedule_credit(q: Network, state, cycle, channel):  # type: ignore[no-untyped-def]
-    slot = cycle & (q.wheel - 1)
-    count = q.slots + (slot << KIND_BITS) + CREDIT
-    used = state[count]
-    state[count] = used + 1
-    state[q.credits + slot * q.credit_slot + used] = channel
 
 
 @inlined
@@ -198,7 +160,7 @@ def _wake(net, q: Network, state, event):  # type: ignore[no-untyped-def]
     elif what == MAY_BID:
         _bid(net, q, state, channel)
     else:
-        _set_free(q, state, channel)
+        set_free(q, state, channel)
 
 
 @inlined
@@ -210,20 +172,13 @@ def _bid(net, q: Network, state, channel):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _set_free(q: Network, state, channel):  # type: ignore[no-untyped-def]
-    """No packet owns a channel of an output any more."""
-    output = channel >> q.vc_bits
-    state[q.outputs_at + output * q.output_stride + FREE] |= 1 << (channel - (output << q.vc_bits))
-
-
-@inlined
 def _return_credit(net, q: Network, state, channel, now):  # type: ignore[no-untyped-def]
     """A place of the next buffer is free again; the last of them may end a packet's ownership, the first let it go."""
     credits = state[q.credits_at + channel] + 1
     state[q.credits_at + channel] = credits
     if credits == q.depth + TAIL_SENT:
         state[q.credits_at + channel] = q.depth
-        _set_free(q, state, channel)
+        set_free(q, state, channel)
     elif credits == 1 and state[q.owners_at + channel] >= 0:
         owner = state[q.owners_at + channel]
         holder = q.inputs_at + owner * q.input_stride
@@ -270,98 +225,8 @@ def _eject(net, q: Network, state, times, log, rows, channel, flit, now):  # typ
     if flit & 1 != 0:
         times[(flit >> PACKET_SHIFT) * _TIME_COLUMNS + DELIVERED] = now
         state[IN_FLIGHT] -= 1
-    _schedule_credit(q, state, now + 1 + net[link + LINK_CYCLES] + q.credit_cycles, channel)
-    _log(state, log, rows, now, EJECT, channel, FIRST_NODE - net[link + LINK_TO], flit)
-
-
-@inlined
-def _hand_over(q: Network, state, packets, count, times, now):  # type: ignore[no-untyped-def]
-    """Step 2: packets created by now join the queue of their source."""
-    packet = state[NEXT_PACKET]
-    while packet < count and packets[packet * _PACKET_COLUMNS + CREATED] <= now:
-        node = packets[packet * _PACKET_COLUMNS + SOURCE]
-        source = q.sources_at + (node << SOURCE_BITS)
-        if state[source + QUEUE_HEAD] < 0:
-            state[source + QUEUE_HEAD] = packet
-        else:
-            times[state[source + QUEUE_TAIL] * _TIME_COLUMNS + NEXT_IN_QUEUE] = packet
-        state[source + QUEUE_TAIL] = packet
-        if state[source + NODE_IS_BUSY] == 0:
-            state[source + NODE_IS_BUSY] = 1
-            state[q.busy_nodes_at + state[BUSY_NODES]] = node
-            state[BUSY_NODES] += 1
-        if state[IN_FLIGHT] == 0:
-            state[LAST_MOVE] = now
-        state[IN_FLIGHT] += 1
-        packet += 1
-    state[NEXT_PACKET] = packet
-
-
-@inlined
-def _run_sources(net, q: Network, state, packets, times, log, rows, now):  # type: ignore[no-untyped-def]
-    """Step 3: each node with a packet sends a flit if it has a channel and a credit."""
-    k = 0
-    while k < state[BUSY_NODES]:
-        node = state[q.busy_nodes_at + k]
-        source = q.sources_at + (node << SOURCE_BITS)
-        _run_source(net, q, state, packets, times, log, rows, node, source, now)
-        if state[source + QUEUE_HEAD] < 0:
-            state[source + NODE_IS_BUSY] = 0
-            state[BUSY_NODES] -= 1
-            state[q.busy_nodes_at + k] = state[q.busy_nodes_at + state[BUSY_NODES]]
-        else:
-            k += 1
-
-
-@inlined
-def _run_source(net, q: Network, state, packets, times, log, rows, node, source, now):  # type: ignore[no-untyped-def]
-    output = q.sources + node
-    first_channel = output << q.vc_bits
-    packet = state[source + QUEUE_HEAD]
-    vc = state[source + QUEUE_VC]
-    if vc < 0:
-        vc = _choose_source_vc(q, state, source, output)
-        if vc < 0:
-            return
-        state[source + QUEUE_VC] = vc
-        state[source + LAST_VC] = vc
-        state[q.outputs_at + output * q.output_stride + FREE] &= ~(1 << vc)
-    record = q.credits_at + first_channel + vc
-    if state[record] == 0:
-        return
-    index = state[source + QUEUE_FLIT]
-    tail = 1 if index + 1 == packets[packet * _PACKET_COLUMNS + FLITS] else 0
-    flit = packet << PACKET_SHIFT | packets[packet * _PACKET_COLUMNS + DESTINATION] << FLIT_BITS | index << 1 | tail
-    state[record] -= 1
-    state[INJECTED] += 1
-    state[LAST_MOVE] = now
-    leads = q.outputs_at + output * q.output_stride
-    channel = first_channel + vc + (state[leads + LEADS] >> 1)
-    _schedule_flit(q, state, FLIT, now + state[leads + ARRIVES], channel, flit)
-    _log(state, log, rows, now, INJECT, node, first_channel + vc, flit)
-    if index == 0:
-        times[packet * _TIME_COLUMNS + ENTERED] = now
-    state[source + QUEUE_FLIT] = index + 1
-    if tail != 0:
-        if q.wait_for_tail_credit != 0:
-            state[record] += TAIL_SENT
-        else:
-            _set_free(q, state, first_channel + vc)
-        state[source + QUEUE_FLIT] = 0
-        state[source + QUEUE_VC] = -1
-        state[source + QUEUE_HEAD] = times[packet * _TIME_COLUMNS + NEXT_IN_QUEUE]
-
-
-@inlined
-def _choose_source_vc(q: Network, state, source, output):  # type: ignore[no-untyped-def]
-    """The next free channel with a credit behind the one used last; -1 if there is none."""
-    free = state[q.outputs_at + output * q.output_stride + FREE]
-    while free != 0:
-        vc = next_bit(free, state[source + LAST_VC] + 1)
-        if state[q.credits_at + (output << q.vc_bits) + vc] != 0:
-            return vc
-        free &= ~(1 << vc)
-    return -1
+    schedule_credit(q, state, now + 1 + net[link + LINK_CYCLES] + q.credit_cycles, channel)
+    log_move(state, log, rows, now, EJECT, channel, FIRST_NODE - net[link + LINK_TO], flit)
 
 
 @inlined
@@ -428,11 +293,11 @@ def _depart(net, q: Network, state, log, rows, router, local, now):  # type: ign
     leads = q.outputs_at + output * q.output_stride
     last = state[leads + LEADS] & 1  # no branch, for nobody could predict it
     channel = went + (state[leads + LEADS] >> 1)
-    _schedule_flit(q, state, FLIT + last, now + state[leads + ARRIVES], channel, flit)
-    _log(state, log, rows, now, HOP, came, went, flit)
+    schedule_flit(q, state, FLIT + last, now + state[leads + ARRIVES], channel, flit)
+    log_move(state, log, rows, now, HOP, came, went, flit)
 
     home = state[record + HOME]
-    _schedule_credit(q, state, now + (home >> HOME_BITS), home & ((1 << HOME_BITS) - 1))
+    schedule_credit(q, state, now + (home >> HOME_BITS), home & ((1 << HOME_BITS) - 1))
 
     owned = q.credits_at + went
     if flit & 1 != 0:
@@ -459,20 +324,3 @@ def _depart(net, q: Network, state, log, rows, router, local, now):  # type: ign
         wake_at(q, state, now + switch_stage(q), came, MAY_BID)
         return False
     return credits != 0
-
-
-@inlined
-def _log(state, log, rows, now, kind, came, went, flit):  # type: ignore[no-untyped-def]
-    if rows == 0:
-        return
-    row = state[LOG_LENGTH]
-    if row >= rows:
-        return
-    at = row * LOG_COLUMNS
-    log[at] = now
-    log[at + 1] = kind
-    log[at + 2] = came
-    log[at + 3] = went
-    log[at + 4] = flit >> PACKET_SHIFT
-    log[at + 5] = flit >> 1 & MAX_FLITS
-    state[LOG_LENGTH] = row + 1

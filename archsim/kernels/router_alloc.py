@@ -1,12 +1,13 @@
 """The allocator of channels: heads that wait at a router's inputs to channels of its outputs that no packet owns.
 
 A matching with rotating pointers ("iSLIP", McKeown 1999: channels grant, heads accept; "separable": heads choose,
-channels grant). Who waits for an output is a set, so that the next one behind a pointer is a shift and a count of zeros.
+channels grant). Who waits for an output is a set, so that the next behind a pointer is a shift and a count of zeros.
 """
 
 from __future__ import annotations
 
 from archsim.kernels.jit import inlined, lowest_bit
+from archsim.kernels.router_links import wake_at
 from archsim.kernels.router_sets import (
     candidates,
     classes,
@@ -27,7 +28,6 @@ from archsim.kernels.router_state import (
     FLIT_BITS,
     FREE,
     HEAD,
-    KIND_BITS,
     MASK_BITS,
     MAX_NODES,
     MAY_BID,
@@ -38,22 +38,10 @@ from archsim.kernels.router_state import (
     VC_ACCEPT,
     VC_GRANTS,
     WAITED,
-    WAKE,
-    WAKE_BITS,
     Network,
 )
 
 _CLASS = (1 << MASK_BITS) - 1
-
-
-@inlined
-def wake_at(q: Network, state, cycle, channel, what):  # type: ignore[no-untyped-def]
-    """Something may happen at a channel from a later cycle on."""
-    slot = cycle & (q.wheel - 1)
-    count = q.slots + (slot << KIND_BITS) + WAKE
-    used = state[count]
-    state[count] = used + 1
-    state[q.wakes + slot * q.wake_slot + used] = channel << WAKE_BITS | what
 
 
 @inlined
@@ -88,19 +76,15 @@ def allocate_vcs(net, q: Network, state, now):  # type: ignore[no-untyped-def]
     If heads have one output each to ask for, the outputs of a router don't matter to each other."""
     listed = state[WAITED]
     left = 0
+    if candidates(q) > 1:
+        _allocate_by_router(net, q, state, now)
     for k in range(listed):
         output = state[q.waited_at + k]
         router = output >> q.port_bits
-        if candidates(q) > 1:
-            break
-        if not _serve_one(net, q, state, router, output, now) and not plain(q):
+        if candidates(q) == 1 and not _serve_one(net, q, state, router, output, now) and not plain(q):
             port = output - (router << q.port_bits)
             _match_channels(net, q, state, router, port, port + 1, now)
         left = _keep(q, state, output, left)
-    if candidates(q) > 1:
-        _allocate_by_router(net, q, state, now)
-        for k in range(listed):
-            left = _keep(q, state, state[q.waited_at + k], left)
     state[WAITED] = left
 
 
@@ -163,7 +147,7 @@ def _serve_one(net, q: Network, state, router, output, now):  # type: ignore[no-
 
 @inlined
 def _serve_several(net, q: Network, state, router, record, heads, mask, first, now):  # type: ignore[no-untyped-def]
-    """One iteration of iSLIP at an output of a plain network: `mask`, its free channels, each grant to one of `heads`."""
+    """One iteration of iSLIP at an output: its free channels, `mask`, each grant to one of `heads`."""
     grants = q.grants_at + (router << (q.port_bits + q.vc_bits)) + first
     granted = 0
     while mask != 0:

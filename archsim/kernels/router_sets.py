@@ -63,7 +63,7 @@ def leave(q: Network, state, at, member):  # type: ignore[no-untyped-def]
 @inlined
 def is_empty(state, at, count):  # type: ignore[no-untyped-def]
     """Whether nobody is in a set of so many words."""
-    for w in range(count):
+    for w in range(count):  # noqa: SIM110  (numba)
         if state[at + w] != 0:
             return False
     return True

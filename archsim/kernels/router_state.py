@@ -5,8 +5,9 @@ hashed and compared in one call, and a kernel passes raw pointers. Sizes differ 
 not constants here but fields of `Network`, a tuple of ints.
 
 Indices. Ports and virtual channels are numbered with strides that are powers of two, so that shifts take them apart: a
-*port* is `router << port_bits | port`, a *channel* of a router `port << vc_bits | vc`. Inputs and outputs are numbered alike. Outputs have more entries behind those of the routers:
-the *sources*, one per node. Circular order, which is all that the allocators use, doesn't mind the numbers left out.
+*port* is `router << port_bits | port`, a *channel* of a router `port << vc_bits | vc`. Inputs and outputs are numbered
+alike. Outputs have more entries behind those of the routers: the *sources*, one per node. Circular order, which is all
+that the allocators use, doesn't mind the numbers left out.
 
 Sets. Who waits and who bids at an output is a set of channels of the router's inputs, a bit each: one word where they
 fit (62 channels; an 8 x 8 mesh with 8 virtual channels has 40), else words of 32. Times are cycles.
@@ -75,9 +76,9 @@ HOME_BITS = 40
 RING = 6
 LINE = 8  # words of a cache line
 
-# Of an output's channel, each in an array of its own: its credits (places free behind it, and TAIL_SENT while its packet's
-# tail has left and the credits are waited for); its grant pointer, the channel of the inputs it likes best; its owner,
-# the input's channel whose packet took it last (-1: a source's).
+# Of an output's channel, each in an array of its own: its credits (places free behind it, and TAIL_SENT while its
+# packet's tail has left and the credits are waited for); its grant pointer, the channel of the inputs it likes best;
+# its owner, the input's channel whose packet took it last (-1: a source's).
 TAIL_SENT = 1 << 32
 
 # Fields of an output. Behind them the sets of the inputs' channels that bid for it, and that wait for one of its
@@ -251,12 +252,14 @@ def lay_out(network: Network, longest_link_cycles: int) -> Network:
         ("owners_at", outputs << vc_bits), ("sources_at", q.nodes << SOURCE_BITS), ("busy_nodes_at", q.nodes),
         ("flits", wheel * flit_slot * 4), ("credits", wheel * credit_slot), ("wakes", wheel * wake_slot),
         ("some", words), ("taken", words), ("chosen", scratch), ("chosen_distance", scratch), ("offered", scratch),
-        ("offered_distance", scratch), ("touched", scratch), ("winners", scratch), ("matched", scratch), ("offers", scratch),
+        ("offered_distance", scratch), ("touched", scratch), ("winners", scratch), ("matched", scratch),
+        ("offers", scratch),
     )  # fmt: skip
     fields: dict[str, Any] = {
         "vc_bits": vc_bits, "port_bits": port_bits, "word_bits": word_bits, "words": words,
         "input_stride": input_stride, "ring_mask": ring - 1, "output_stride": output_stride, "waits": waits,
-        "plain": (None,) * int(is_plain(q, words)), "sources": ports, "wheel": wheel, "flit_slot": flit_slot, "credit_slot": credit_slot, "wake_slot": wake_slot,
+        "plain": (None,) * int(is_plain(q, words)), "sources": ports, "wheel": wheel,
+        "flit_slot": flit_slot, "credit_slot": credit_slot, "wake_slot": wake_slot,
     }  # fmt: skip
     for sizes, start, unit, total in ((tables, 0, 1, "table_length"), (parts, REGISTERS, LINE, "state_length")):
         at = start
@@ -297,11 +300,11 @@ def new_state(network: Network, tables: np.ndarray) -> np.ndarray:
 
 
 def crossbar_tables(network: Network) -> np.ndarray:
-    """How the virtual channels of a port stand in the sets that bid: those that share an input of the crossbar together.
+    """How the virtual channels of a port stand in the sets that bid: together if they share an input of the crossbar.
 
-    By virtual channel its place. By place: the first place of its input, which is the input's number; the first one behind
-    the input; a mask of the input's places from its first one on; the place from its first one on that is looked at first
-    after this one has won; the virtual channel.
+    By virtual channel its place. By place: the first place of its input, which is the input's number; the first one
+    behind the input; a mask of the input's places from its first one on; the place from its first one on that is looked
+    at first after this one has won; the virtual channel.
     """
     q = network
     size = 1 << q.vc_bits

@@ -50,11 +50,11 @@ def grant_inputs(net, q: Network, state):  # type: ignore[no-untyped-def]
         bit = 1 << (expanded & 63)
         seen = state[q.seen_at + router]
         state[q.seen_at + router] = seen | bit
-        if seen & bit != 0 or (not plain(q) and q.switch_separable != 0 and choice):
-            if state[q.special + router] == 0:
-                state[q.special + router] = 1
-                state[q.specials + specials] = router
-                specials += 1
+        together = seen & bit != 0 or (not plain(q) and q.switch_separable != 0 and choice)
+        if together and state[q.special + router] == 0:
+            state[q.special + router] = 1
+            state[q.specials + specials] = router
+            specials += 1
     return specials
 
 
@@ -193,8 +193,8 @@ def move_pointers(net, q: Network, state, router, expanded, port):  # type: igno
 
 @inlined
 def winning_place(net, q: Network, state, router, output, expanded):  # type: ignore[no-untyped-def]
-    """Of the channels that share a crossbar input and bid for an output, the place of the next by the input's turn, which
-    moves."""
+    """Of the channels that share a crossbar input and bid for an output, the place of the next by the input's turn,
+    which moves."""
     word = state[output + BIDS + word_of(q, expanded)] >> (expanded & ((1 << word_bits(q)) - 1))
     turn = crossbar_input(q, router, expanded) + VC_TURN
     place = expanded + next_bit(word & _places(net, q, expanded), state[turn])
