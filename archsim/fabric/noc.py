@@ -88,9 +88,20 @@ class NetworkRun:
     def __init__(self, network: RouterNetwork, log_rows: int = 0) -> None:
         self._network = network
         self.state = new_state(network.network, network.tables)
-        self.packets = np.zeros((0, 4), np.int64)
-        self.times = np.zeros((0, 3), np.int64)
+        self._packets = np.zeros((0, 4), np.int64)  # with room behind the first `_count`
+        self._times = np.zeros((0, 3), np.int64)
+        self._count = 0
         self._log = np.zeros((log_rows, layout.LOG_COLUMNS), np.int64) if log_rows else _NO_LOG
+
+    @property
+    def packets(self) -> Ints:
+        """What was added so far: int64[n, 4]."""
+        return self._packets[: self._count]
+
+    @property
+    def times(self) -> Ints:
+        """Of each packet, when its head left the source and when its tail arrived (-1: not yet): int64[n, 3]."""
+        return self._times[: self._count]
 
     @property
     def now(self) -> int:
@@ -121,10 +132,28 @@ class NetworkRun:
         """
         packets = np.ascontiguousarray(packets, np.int64)
         self._check(packets)
-        order = np.argsort(packets[:, layout.CREATED], kind="stable")
-        self.packets = np.concatenate([self.packets, packets[order]])
-        self.times = np.concatenate([self.times, np.full((len(packets), 3), -1, np.int64)])
+        created = packets[:, layout.CREATED]
+        if (created[1:] >= created[:-1]).all():
+            order = np.arange(len(packets))
+        else:
+            order = np.argsort(created, kind="stable")
+            packets = packets[order]
+        after = self._count + len(packets)
+        self._make_room(after)
+        self._packets[self._count : after] = packets
+        self._times[self._count : after] = -1
+        self._count = after
         return order
+
+    def _make_room(self, rows: int) -> None:
+        """Buffers at least double, so that adding packets in many pieces takes time in proportion to their number."""
+        if rows <= len(self._packets):
+            return
+        room = max(rows, 2 * len(self._packets))
+        for name, columns in (("_packets", 4), ("_times", 3)):
+            buffer = np.empty((room, columns), np.int64)
+            buffer[: self._count] = getattr(self, name)[: self._count]
+            setattr(self, name, buffer)
 
     def _check(self, packets: Ints) -> None:
         if packets.ndim != 2 or packets.shape[1] != 4:
@@ -135,7 +164,7 @@ class NetworkRun:
         ends = packets[:, [layout.SOURCE, layout.DESTINATION]]
         if ends.min() < 0 or ends.max() >= nodes:
             raise UserError("a packet from or to a node that isn't there", expected=f"nodes 0 to {nodes - 1}")
-        earliest = max(self.now, int(self.packets[-1, layout.CREATED]) if len(self.packets) else 0)
+        earliest = max(self.now, int(self.packets[-1, layout.CREATED]) if self._count else 0)
         if packets[:, layout.CREATED].min() < earliest:
             raise UserError(
                 f"a packet of cycle {packets[:, layout.CREATED].min()}", expected=f"cycle {earliest} or later"

@@ -20,6 +20,10 @@ CHANCE = 2.0
 """Standard errors of each of two means by which they may differ and still count as equal."""
 
 
+_DRAWS = 1 << 14
+"""Nodes times cycles for which packets are made in one go."""
+
+
 class Stability(StrEnum):
     """Whether a network carries a load, or why not."""
 
@@ -81,7 +85,12 @@ class Generator:
 
     def packets(self, first: int, after: int) -> Ints:
         """The packets created in the cycles [first, after): int64[n, 4]."""
-        room = np.empty(((after - first) * self._nodes, 4), np.int64)
+        step = max(1, _DRAWS // self._nodes)
+        room = np.empty((min(step, after - first) * self._nodes, 4), np.int64)  # small enough to stay in the cache
+        pieces = [self._piece(cycle, min(cycle + step, after), room) for cycle in range(first, after, step)]
+        return np.concatenate(pieces) if pieces else room
+
+    def _piece(self, first: int, after: int, room: Ints) -> Ints:
         count = generate(
             self._seed,
             self._nodes,
