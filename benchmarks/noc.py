@@ -2,9 +2,9 @@
 
 python benchmarks/noc.py [--cycles N] [--repeats N] [--json]
 
-BookSim 2 does 2 to 9 thousand cycles per second at 64 routers on a machine of this kind (commit 28f4329). That is all that
-is known of it: the 9 are taken for the lowest load, the 2 for loads next to saturation, and between them the time per
-cycle is taken to grow in proportion to the load.
+BookSim 2 does 2 to 9 thousand cycles per second at 64 routers on a machine of this kind (commit 28f4329). That is all
+that is known of it: the 9 are taken for the lowest load, the 2 for loads next to saturation, and between them the time
+per cycle is taken to grow in proportion to the load.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{'network':26}{'packets':>9}{'archsim':>10}{'M hops/s':>10}{'BookSim 2':>11}{'ratio':>8}")
     for speed in speeds:
         print(
-            f"{speed.preset:26}{speed.rate:9.4g}{speed.cycles_per_second / 1e3:10.0f}{speed.hops_per_second / 1e6:10.1f}"
-            f"{speed.booksim / 1e3:11.1f}{speed.ratio:8.0f}"
+            f"{speed.preset:26}{speed.rate:9.4g}{speed.cycles_per_second / 1e3:10.0f}"
+            f"{speed.hops_per_second / 1e6:10.1f}{speed.booksim / 1e3:11.1f}{speed.ratio:8.0f}"
         )
 
 
