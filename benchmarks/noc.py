@@ -19,7 +19,7 @@ from pathlib import Path
 
 from archsim.config.loading import load_spec, resolve_preset
 from archsim.fabric.noc import RouterNetwork, build_network
-from archsim.fabric.noc_measure import Generator
+from archsim.fabric.noc_measure import Generator, load
 from archsim.fabric.noc_spec import NocSpec
 
 BOOKSIM_FASTEST, BOOKSIM_SLOWEST = 9e3, 2e3
@@ -60,19 +60,17 @@ def booksim_speed(load: float) -> float:
 def measure(preset: str, network: RouterNetwork, rate: float, cycles: int, repeats: int) -> Speed:
     """The fastest of `repeats` stretches of `cycles`, in processor time: what else runs can only slow one down."""
     run, traffic = network.start(), Generator(network.spec, rate)
-    run.add(traffic.packets(0, cycles // 5))
-    run.advance(cycles // 5)  # warms up, and compiles
+    load(run, traffic, cycles // 5)  # warms up, and compiles
     results = []
     for _ in range(repeats):
         first, crossed = run.now, run.counts.crossed_flits
         start = time.process_time()
-        run.add(traffic.packets(first, first + cycles))
-        run.advance(first + cycles)
+        load(run, traffic, first + cycles)
         seconds = time.process_time() - start
         results.append((cycles / seconds, (run.counts.crossed_flits - crossed) / seconds))
     speed, hops = max(results)
-    load = rate * network.spec.traffic.packet_flits / SATURATION_FLITS[preset]
-    return Speed(preset, rate, speed, hops, booksim_speed(load))
+    share = rate * network.spec.traffic.packet_flits / SATURATION_FLITS[preset]
+    return Speed(preset, rate, speed, hops, booksim_speed(share))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

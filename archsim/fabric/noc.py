@@ -94,6 +94,11 @@ class NetworkRun:
         self._log = np.zeros((log_rows, layout.LOG_COLUMNS), np.int64) if log_rows else _NO_LOG
 
     @property
+    def nodes(self) -> int:
+        """Nodes of the network."""
+        return self._network.network.nodes
+
+    @property
     def packets(self) -> Ints:
         """What was added so far: int64[n, 4]."""
         return self._packets[: self._count]
@@ -160,10 +165,9 @@ class NetworkRun:
             raise UserError(f"packets of shape {packets.shape}", expected="(n, 4): created, source, destination, flits")
         if not len(packets):
             return
-        nodes = self._network.network.nodes
-        ends = packets[:, [layout.SOURCE, layout.DESTINATION]]
-        if ends.min() < 0 or ends.max() >= nodes:
-            raise UserError("a packet from or to a node that isn't there", expected=f"nodes 0 to {nodes - 1}")
+        for column in (layout.SOURCE, layout.DESTINATION):
+            if packets[:, column].min() < 0 or packets[:, column].max() >= self.nodes:
+                raise UserError("a packet from or to a node that isn't there", expected=f"nodes 0 to {self.nodes - 1}")
         earliest = max(self.now, int(self.packets[-1, layout.CREATED]) if self._count else 0)
         if packets[:, layout.CREATED].min() < earliest:
             raise UserError(

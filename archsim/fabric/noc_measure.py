@@ -22,7 +22,7 @@ CHANCE = 2.0
 
 
 _DRAWS = 1 << 14
-"""Nodes times cycles for which packets are made in one go."""
+"""Nodes times cycles for which packets are made in one go: so few that they stay in the cache."""
 
 
 class Stability(StrEnum):
@@ -89,12 +89,7 @@ class Generator:
 
     def packets(self, first: int, after: int) -> Ints:
         """The packets created in the cycles [first, after): int64[n, 4]."""
-        step = max(1, _DRAWS // self._nodes)
-        room = np.empty((min(step, after - first) * self._nodes, 4), np.int64)  # small enough to stay in the cache
-        pieces = [self._piece(cycle, min(cycle + step, after), room) for cycle in range(first, after, step)]
-        return np.concatenate(pieces) if pieces else room
-
-    def _piece(self, first: int, after: int, room: Ints) -> Ints:
+        room = np.empty(((after - first) * self._nodes, 4), np.int64)
         count = generate(
             self._seed,
             self._nodes,
@@ -108,6 +103,15 @@ class Generator:
             room,
         )
         return room[:count].copy()
+
+
+def load(run: NetworkRun, traffic: Generator, until: int, draws: int = _DRAWS) -> None:
+    """Run a network under its traffic to cycle `until`, in pieces that fit a cache; they make the same run."""
+    step = max(1, draws // run.nodes)
+    while run.now < until:
+        after = min(run.now + step, until)
+        run.add(traffic.packets(run.now, after))
+        run.advance(after)
 
 
 def destinations(spec: NocSpec) -> Ints:
@@ -243,8 +247,7 @@ class _Measurement:
         return _mean(ages[(delivered < 0) | (delivered >= first)])
 
     def _load_to(self, cycle: int) -> None:
-        self._run.add(self._traffic.packets(self._run.now, cycle))
-        self._run.advance(cycle)
+        load(self._run, self._traffic, cycle)
 
     def _alike(self, before: _Arrivals, now: _Arrivals) -> bool:
         """Whether two stretches differ by no more than the tolerance and what chance explains."""
