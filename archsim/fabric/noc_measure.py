@@ -105,9 +105,9 @@ class Generator:
         return room[:count].copy()
 
 
-def load(run: NetworkRun, traffic: Generator, until: int, draws: int = _DRAWS) -> None:
+def load(run: NetworkRun, traffic: Generator, until: int) -> None:
     """Run a network under its traffic to cycle `until`, in pieces that fit a cache; they make the same run."""
-    step = max(1, draws // run.nodes)
+    step = max(1, _DRAWS // run.nodes)
     while run.now < until:
         after = min(run.now + step, until)
         run.add(traffic.packets(run.now, after))

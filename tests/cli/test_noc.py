@@ -105,12 +105,35 @@ def test_clock_and_flit_give_bytes(small: Path) -> None:
     assert "GB/s" in result.stdout
 
 
-@pytest.mark.parametrize("pattern", ["transpose", "bit_complement", "tornado", "neighbour", "shuffle", "permutation"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "uniform",
+        "uniform_others",
+        "transpose",
+        "bit_complement",
+        "bit_reverse",
+        "tornado",
+        "neighbour",
+        "shuffle",
+        "permutation",
+    ],
+)
 def test_every_pattern_runs(pattern: str, small: Path) -> None:
     changes = ["topology.size=[4,4]", f"traffic.pattern={pattern}", "traffic.rates=[0.02]", "--no-saturation", "--json"]
     result = CliRunner().invoke(app, ["noc", str(small), *changes])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["points"][0]["stability"] == "stable"
+
+
+def test_a_hotspot_saturates_first(small: Path) -> None:
+    """Half of nine nodes' packets to one of them: it takes one flit per cycle, so 1 / (9 x (0.5 + 0.5 / 9)) is the most."""
+    changes = ["traffic.rates=[0.05]", "traffic.pattern=hotspot", "traffic.hotspots=[4]", "traffic.hotspot_share=0.5"]
+    result = CliRunner().invoke(app, ["noc", str(small), *changes, "--json"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["points"][0]["stability"] == "stable"
+    assert 0.7 * 0.2 < report["saturation"]["stable_rate"] <= 1 / (9 * (0.5 + 0.5 / 9)) * 1.1
 
 
 @pytest.mark.parametrize(
