@@ -31,7 +31,7 @@ LOADS = {
 }
 """Packets per node and cycle."""
 
-SATURATION_FLITS = {"mesh8x8_booksim": 0.355, "mesh8x8_booksim_20flit": 0.43}
+SATURATION_FLITS = {"mesh8x8_booksim": 0.355, "mesh8x8_booksim_20flit": 0.425}
 """Flits per node and cycle that each takes at most."""
 
 
