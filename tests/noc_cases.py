@@ -27,6 +27,13 @@ TOPOLOGIES: tuple[dict[str, Any], ...] = (
 )
 
 
+PLAIN_TOPOLOGIES: tuple[dict[str, Any], ...] = tuple(t for t in TOPOLOGIES if t["kind"] not in ("torus", "ring"))
+WIDE_TOPOLOGIES: tuple[dict[str, Any], ...] = (
+    {"kind": "mesh", "size": [3, 3]},
+    {"kind": "crossbar", "nodes": 7},
+)
+
+
 @dataclass(frozen=True)
 class NocCase:
     """A network, the packets sent into it, and the cycle in which to stop."""
@@ -66,6 +73,43 @@ def random_case(seed: int, until: int = 160) -> NocCase:
         "switch_allocator": {"kind": ["islip", "separable"][rng.integers(2)], "iterations": int(rng.integers(1, 4))},
     }
     network = build_network(noc_spec(topology, router, "minimal_adaptive" if adaptive else "dimension_order"))
+    return NocCase(network, random_packets(rng, network.wiring.nodes, until), until)
+
+
+def plain_case(seed: int, until: int = 160) -> NocCase:
+    """As `random_case`, of the form that the kernel is compiled for on its own: one output for each head to ask for,
+    stages of one cycle, one iteration of iSLIP."""
+    rng = np.random.default_rng(seed)
+    topology = PLAIN_TOPOLOGIES[rng.integers(len(PLAIN_TOPOLOGIES))]
+    vcs = int(rng.integers(1, 9))
+    router = {
+        "virtual_channels": vcs,
+        "buffer_flits": int(rng.integers(1, 6)),
+        "input_speedup": int(rng.integers(1, min(vcs, 3) + 1)),
+        "crossbar_cycles": int(rng.integers(1, 3)),
+        "credit_cycles": int(rng.integers(0, 4)),
+        "wait_for_tail_credit": bool(rng.integers(2)),
+    }
+    network = build_network(noc_spec(topology, router))
+    assert network.network.plain
+    return NocCase(network, random_packets(rng, network.wiring.nodes, until), until)
+
+
+def wide_case(seed: int, until: int = 100) -> NocCase:
+    """As `random_case`, with more channels in a router than a word has bits."""
+    rng = np.random.default_rng(seed)
+    topology = WIDE_TOPOLOGIES[rng.integers(len(WIDE_TOPOLOGIES))]
+    adaptive = topology["kind"] == "mesh" and bool(rng.integers(2))
+    router = {
+        "virtual_channels": int(rng.integers(11, 32)),
+        "buffer_flits": int(rng.integers(1, 6)),
+        "input_speedup": int(rng.integers(1, 9)),
+        "wait_for_tail_credit": bool(rng.integers(2)),
+        "vc_allocator": {"kind": ["islip", "separable"][rng.integers(2)], "iterations": int(rng.integers(1, 3))},
+        "switch_allocator": {"kind": ["islip", "separable"][rng.integers(2)], "iterations": int(rng.integers(1, 3))},
+    }
+    network = build_network(noc_spec(topology, router, "minimal_adaptive" if adaptive else "dimension_order"))
+    assert network.network.words > 1
     return NocCase(network, random_packets(rng, network.wiring.nodes, until), until)
 
 
@@ -126,8 +170,10 @@ __all__ = [
     "UserError",
     "differences",
     "noc_spec",
+    "plain_case",
     "random_case",
     "random_packets",
     "run_kernel",
     "run_oracle",
+    "wide_case",
 ]

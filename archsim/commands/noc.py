@@ -57,6 +57,8 @@ class NocReport:
 
         table = Table(title=f"{self.spec.name}, {self.spec.traffic.pattern} traffic", title_justify="left", box=None)
         columns = ["packets", "offered flits", "accepted flits", "latency", "network only", "99 % below"]
+        if self._several_runs:
+            columns.insert(4, "std. dev.")
         if self._bytes_per_second is not None:
             columns.append("accepted")
         for column in columns:
@@ -70,6 +72,10 @@ class NocReport:
         lines = [
             "packets and flits per node and cycle; latencies in cycles, from a packet's creation to its tail's arrival"
         ]
+        if self._several_runs:
+            lines.append(
+                f"means of {self.spec.measurement.runs} runs, each with a seed of its own; std. dev.: of one run"
+            )
         if self.zero_load_cycles is not None:
             lines.append(f"without load a packet takes {self.zero_load_cycles:.3f} cycles")
         if self.saturation is not None:
@@ -77,6 +83,10 @@ class NocReport:
         speed = self.simulated_cycles / self.wall_seconds if self.wall_seconds > 0 else 0.0
         lines.append(f"{self.simulated_cycles:,} cycles simulated, {speed:,.0f} per second")
         return lines
+
+    @property
+    def _several_runs(self) -> bool:
+        return self.spec.measurement.runs > 1
 
     @property
     def _bytes_per_second(self) -> float | None:
@@ -87,11 +97,9 @@ class NocReport:
 
     def _row(self, point: LoadPoint) -> list[str]:
         row = [f"{point.rate:.6g}", f"{point.offered_flits:.4f}", f"{point.accepted_flits:.4f}"]
-        if point.stable:
-            latencies = (point.latency_cycles, point.network_latency_cycles, point.p99_latency_cycles)
-            row += [f"{cycles:.2f}" for cycles in latencies]
-        else:
-            row += ["unstable", "", ""]
+        deviation = [point.latency_deviation_cycles] if self._several_runs else []
+        latencies = [point.latency_cycles, *deviation, point.network_latency_cycles, point.p99_latency_cycles]
+        row += [f"{cycles:.2f}" for cycles in latencies] if point.stable else ["unstable", *[""] * (len(latencies) - 1)]
         if self._bytes_per_second is not None:
             row.append(f"{point.accepted_flits * self._bytes_per_second / 1e9:.1f} GB/s")
         return row
@@ -148,7 +156,7 @@ def _check_figure(figure: Path | None) -> None:
 def _point_dict(point: LoadPoint) -> dict[str, Any]:
     content = asdict(point) | {"stability": point.stability.name.lower()}
     if not point.stable:
-        for name in ("latency_cycles", "network_latency_cycles", "p99_latency_cycles"):
+        for name in ("latency_cycles", "latency_deviation_cycles", "network_latency_cycles", "p99_latency_cycles"):
             content[name] = None
     return content
 

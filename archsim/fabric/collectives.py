@@ -3,17 +3,17 @@
 `message_bytes` is the whole message: what a device holds before an all-reduce, reduce-scatter, all-to-all or
 broadcast, and what it holds after an all-gather. It is cut into the equal chunks of a schedule (schedule.py).
 
-time = base latency + simulated schedule (simulate.py), in which every step pays the protocol's step latency. Behind a
-switch, or around a ring, all devices do the same at the same time and the simulation has a closed form,
-steps x (step latency + wire latency) + chunks that follow each other x bytes / rate, which is used instead
-(closed_form.py). It is the same number, bit for bit. The library estimates what it may choose from and takes the
-fastest.
+time = launch (of an eager one) + base latency + simulated schedule (simulate.py), in which every step pays the
+protocol's step latency. Behind a switch, or around a ring, all devices do the same at the same time and the simulation
+has a closed form, steps x (step latency + wire latency) + chunks that follow each other x bytes / rate, which is used
+instead (closed_form.py). It is the same number, bit for bit. The library estimates what it may choose from and takes
+the fastest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil
 
@@ -68,6 +68,13 @@ def collective(
     _check_size(devices, message_bytes)
     if devices == 1:
         return NOTHING
+    time = _fastest(wanted, devices, message_bytes, link, algorithm, fmt)
+    return replace(time, total_fs=time.total_fs + link.launch_fs, latency_fs=time.latency_fs + link.launch_fs)
+
+
+def _fastest(
+    wanted: Operation, devices: int, message_bytes: int, link: LinkSpec, algorithm: Algorithm | None, fmt: str | None
+) -> CollectiveTime:
     if algorithm is None and _possible(wanted, link.algorithm, devices, link, fmt):
         algorithm = link.algorithm
     if algorithm not in (None, Algorithm.AUTO):
@@ -80,7 +87,7 @@ def collective(
         for time in _times(wanted, candidate, devices, message_bytes, link, fmt)
     ]
     if not times:  # the list says what its library does best, not what the link can do
-        return collective(operation, devices, message_bytes, link, algorithm=algorithms_for(wanted)[0], fmt=fmt)
+        return _fastest(wanted, devices, message_bytes, link, algorithms_for(wanted)[0], fmt)
     return min(times, key=lambda time: time.total_fs)
 
 

@@ -6,6 +6,7 @@ per operation, a latency per step, and the share of the bus bandwidth that is da
 
 from __future__ import annotations
 
+from enum import StrEnum
 from fractions import Fraction
 
 from pydantic import model_validator
@@ -15,6 +16,13 @@ from archsim.config.schema import Spec
 from archsim.config.units import ByteCount, BytesPerSecond, Fraction01, PositiveInt, TimeFs
 from archsim.fabric.operations import Algorithm
 from archsim.fabric.wires import Network, Shape, shaped_network
+
+
+class Launch(StrEnum):
+    """Whether a collective's kernel is a node of a captured graph, or launched on a stream when its turn comes."""
+
+    GRAPH = "graph"
+    EAGER = "eager"
 
 
 class ProtocolSpec(Spec):
@@ -80,7 +88,10 @@ class LinkSpec(Spec):
 
     `efficiency` is the share of it that reaches memory as payload (packet headers, flow control); `latency` the way
     to a peer, a switch included, where the protocols' step latencies don't have it in them already. `algorithm` is the
-    one to use wherever it can; `auto` takes the fastest of `automatic` (if not given: of all that the link can do)."""
+    one to use wherever it can; `auto` takes the fastest of `automatic` (if not given: of all that the link can do).
+
+    The protocols' base latencies are those of a kernel in a captured graph. With `launch: eager` each collective pays
+    `eager_launch` on top, which is what benchmarks that launch on a stream see."""
 
     name: str
     bandwidth: BytesPerSecond
@@ -93,6 +104,8 @@ class LinkSpec(Spec):
     in_network: InNetworkSpec | None = None
     algorithm: Algorithm = Algorithm.AUTO
     automatic: tuple[Algorithm, ...] = ()
+    launch: Launch = Launch.GRAPH
+    eager_launch: TimeFs | None = None
 
     @model_validator(mode="after")
     def _check(self) -> LinkSpec:
@@ -107,6 +120,10 @@ class LinkSpec(Spec):
                 raise UserError(
                     f"there is no protocol '{name}'", expected=listed(names), nearest=nearest_name(name, names)
                 )
+        if self.launch is Launch.EAGER and self.eager_launch is None:
+            raise UserError(
+                f"{self.name} doesn't say what a launch on a stream takes", expected="`eager_launch`, or launch: graph"
+            )
         if self.in_network is not None and self.shape is not Shape.SWITCH:
             raise UserError(f"a {self.shape} has no switch that could add", expected="shape: switch, or no in_network")
         for choice in (self.algorithm, *self.automatic):
@@ -115,6 +132,11 @@ class LinkSpec(Spec):
             if choice is Algorithm.IN_NETWORK and self.in_network is None:
                 raise UserError(f"{self.name} has no switch that adds", expected="`in_network`, or another algorithm")
         return self
+
+    @property
+    def launch_fs(self) -> int:
+        """What the launch adds to a collective."""
+        return self.eager_launch or 0 if self.launch is Launch.EAGER else 0
 
     @property
     def payload_rate(self) -> Fraction:

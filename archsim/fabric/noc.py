@@ -18,7 +18,7 @@ from archsim.fabric.routing_check import check_routes
 from archsim.fabric.topology import Wiring, wire
 from archsim.kernels import router_state as layout
 from archsim.kernels.router import advance
-from archsim.kernels.router_state import Network, lay_out, new_state
+from archsim.kernels.router_state import Network, crossbar_tables, lay_out, new_state
 
 Ints = NDArray[np.int64]
 
@@ -87,10 +87,26 @@ class NetworkRun:
 
     def __init__(self, network: RouterNetwork, log_rows: int = 0) -> None:
         self._network = network
-        self.state = new_state(network.network)
-        self.packets = np.zeros((0, 4), np.int64)
-        self.times = np.zeros((0, 3), np.int64)
+        self.state = new_state(network.network, network.tables)
+        self._packets = np.zeros((0, 4), np.int64)  # with room behind the first `_count`
+        self._times = np.zeros((0, 3), np.int64)
+        self._count = 0
         self._log = np.zeros((log_rows, layout.LOG_COLUMNS), np.int64) if log_rows else _NO_LOG
+
+    @property
+    def nodes(self) -> int:
+        """Nodes of the network."""
+        return self._network.network.nodes
+
+    @property
+    def packets(self) -> Ints:
+        """What was added so far: int64[n, 4]."""
+        return self._packets[: self._count]
+
+    @property
+    def times(self) -> Ints:
+        """Of each packet, when its head left the source and when its tail arrived (-1: not yet): int64[n, 3]."""
+        return self._times[: self._count]
 
     @property
     def now(self) -> int:
@@ -121,21 +137,38 @@ class NetworkRun:
         """
         packets = np.ascontiguousarray(packets, np.int64)
         self._check(packets)
-        order = np.argsort(packets[:, layout.CREATED], kind="stable")
-        self.packets = np.concatenate([self.packets, packets[order]])
-        self.times = np.concatenate([self.times, np.full((len(packets), 3), -1, np.int64)])
+        created = packets[:, layout.CREATED]
+        if (created[1:] >= created[:-1]).all():
+            order = np.arange(len(packets))
+        else:
+            order = np.argsort(created, kind="stable")
+            packets = packets[order]
+        after = self._count + len(packets)
+        self._make_room(after)
+        self._packets[self._count : after] = packets
+        self._times[self._count : after] = -1
+        self._count = after
         return order
+
+    def _make_room(self, rows: int) -> None:
+        """Buffers at least double, so that adding packets in many pieces takes time in proportion to their number."""
+        if rows <= len(self._packets):
+            return
+        room = max(rows, 2 * len(self._packets))
+        for name, columns in (("_packets", 4), ("_times", 3)):
+            buffer = np.empty((room, columns), np.int64)
+            buffer[: self._count] = getattr(self, name)[: self._count]
+            setattr(self, name, buffer)
 
     def _check(self, packets: Ints) -> None:
         if packets.ndim != 2 or packets.shape[1] != 4:
             raise UserError(f"packets of shape {packets.shape}", expected="(n, 4): created, source, destination, flits")
         if not len(packets):
             return
-        nodes = self._network.network.nodes
-        ends = packets[:, [layout.SOURCE, layout.DESTINATION]]
-        if ends.min() < 0 or ends.max() >= nodes:
-            raise UserError("a packet from or to a node that isn't there", expected=f"nodes 0 to {nodes - 1}")
-        earliest = max(self.now, int(self.packets[-1, layout.CREATED]) if len(self.packets) else 0)
+        for column in (layout.SOURCE, layout.DESTINATION):
+            if packets[:, column].min() < 0 or packets[:, column].max() >= self.nodes:
+                raise UserError("a packet from or to a node that isn't there", expected=f"nodes 0 to {self.nodes - 1}")
+        earliest = max(self.now, int(self.packets[-1, layout.CREATED]) if self._count else 0)
         if packets[:, layout.CREATED].min() < earliest:
             raise UserError(
                 f"a packet of cycle {packets[:, layout.CREATED].min()}", expected=f"cycle {earliest} or later"
@@ -166,7 +199,7 @@ def build_network(spec: NocSpec) -> RouterNetwork:
 def assemble(spec: NocSpec, wiring: Wiring) -> RouterNetwork:
     """The tables of a wiring, unchecked."""
     router = spec.router
-    routes = wiring.route_table()
+    routes, classes = wiring.route_table()
     network = Network(
         nodes=wiring.nodes,
         routers=wiring.routers,
@@ -185,15 +218,14 @@ def assemble(spec: NocSpec, wiring: Wiring) -> RouterNetwork:
         switch_separable=int(router.switch_allocator.kind is AllocatorKind.SEPARABLE),
         switch_iterations=router.switch_allocator.iterations,
         candidates=routes.shape[2],
+        classes=len(classes),
         patience=PATIENCE_CYCLES,
-        wheel=0,
-        slot=0,
     )
     network = lay_out(network, int(wiring.link_cycles.max()))
-    return RouterNetwork(spec, wiring, network, _tables(network, wiring, routes))
+    return RouterNetwork(spec, wiring, network, _tables(network, wiring, routes, classes))
 
 
-def _tables(q: Network, wiring: Wiring, routes: Ints) -> Ints:
+def _tables(q: Network, wiring: Wiring, routes: Ints, classes: Ints) -> Ints:
     outputs = np.full((q.sources + q.nodes, 2), (layout.NOWHERE, 0), np.int64)
     inputs = np.full((q.sources, 2), (layout.NOWHERE, 0), np.int64)
     for router, port in np.ndindex(wiring.link_to.shape):
@@ -209,4 +241,4 @@ def _tables(q: Network, wiring: Wiring, routes: Ints) -> Ints:
             outputs[output] = target, cycles
             outputs[source] = output, cycles
             inputs[output] = source, cycles
-    return np.concatenate([outputs.ravel(), inputs.ravel(), routes.ravel()])
+    return np.concatenate([outputs.ravel(), inputs.ravel(), classes, crossbar_tables(q), routes.ravel()])

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple, dataclass
 from enum import StrEnum
 from fractions import Fraction
 
 import numpy as np
 
 from archsim.fabric.noc import Ints, NetworkCounts, NetworkRun, RouterNetwork
-from archsim.fabric.noc_spec import Mesh, NocSpec, Pattern, Ring, Torus
+from archsim.fabric.noc_spec import Mesh, NocSpec, Pattern, Procedure, Ring, Torus
 from archsim.fabric.topology import Wiring
 from archsim.kernels.router_state import CREATED, DELIVERED, ENTERED, FIRST_NODE, FLITS
 from archsim.kernels.traffic import RATE_BITS, generate, mixed
 
 CHANCE = 2.0
 """Standard errors of each of two means by which they may differ and still count as equal."""
+
+
+_DRAWS = 1 << 14
+"""Nodes times cycles for which packets are made in one go: so few that they stay in the cache."""
 
 
 class Stability(StrEnum):
@@ -33,7 +38,8 @@ class LoadPoint:
     """What a network does at one rate, over the measured cycles (after warm-up).
 
     Latencies run from a packet's creation to the arrival of its tail, so they include waiting at the source. They are
-    of an unstable point only what they were when it was given up.
+    of an unstable point only what they were when it was given up. Of several `runs` this is the mean (cycles and
+    packets: the sum), `latency_deviation_cycles` the standard deviation of one run, and a point is unstable if any is.
     """
 
     rate: float
@@ -47,6 +53,8 @@ class LoadPoint:
     warm_up_cycles: int
     measured_cycles: int
     counts: NetworkCounts
+    runs: int = 1
+    latency_deviation_cycles: float = 0.0
 
     @property
     def stable(self) -> bool:
@@ -67,9 +75,9 @@ class Saturation:
 
 
 class Generator:
-    """Packets of a spec's traffic at a rate. The same seed gives the same packets, in any pieces."""
+    """Packets of a spec's traffic at a rate: the same from the same seed (`run` counts on from it), in any pieces."""
 
-    def __init__(self, spec: NocSpec, rate: float) -> None:
+    def __init__(self, spec: NocSpec, rate: float, run: int = 0) -> None:
         traffic = spec.traffic
         self._nodes = spec.nodes
         self._rate = round(Fraction(rate) * (1 << RATE_BITS))
@@ -77,7 +85,7 @@ class Generator:
         self._table = destinations(spec)
         self._hot = np.array(traffic.hotspots, np.int64)
         self._hot_share = round(Fraction(traffic.hotspot_share or 0) * (1 << RATE_BITS))
-        self._seed = np.uint64(mixed(np.uint64(spec.measurement.seed)))
+        self._seed = np.uint64(mixed(np.uint64(spec.measurement.seed + run)))
 
     def packets(self, first: int, after: int) -> Ints:
         """The packets created in the cycles [first, after): int64[n, 4]."""
@@ -95,6 +103,15 @@ class Generator:
             room,
         )
         return room[:count].copy()
+
+
+def load(run: NetworkRun, traffic: Generator, until: int) -> None:
+    """Run a network under its traffic to cycle `until`, in pieces that fit a cache; they make the same run."""
+    step = max(1, _DRAWS // run.nodes)
+    while run.now < until:
+        after = min(run.now + step, until)
+        run.add(traffic.packets(run.now, after))
+        run.advance(after)
 
 
 def destinations(spec: NocSpec) -> Ints:
@@ -138,9 +155,36 @@ def measure(network: RouterNetwork, rate: float) -> LoadPoint:
 
     Compared are the mean latency of the packets that arrive and how many flits do: during warm-up from sample to
     sample, then from the whole measurement to the whole measurement one sample longer. Packets created while measuring
-    are measured; behind them load goes on until the last of them has arrived.
+    are measured; behind them load goes on until the last of them has arrived. The procedure `booksim` compares by
+    tolerance alone and has a fixed warm-up.
     """
-    return _Measurement(network, rate).result()
+    plan = network.spec.measurement
+    kind = _BookSimMeasurement if plan.procedure is Procedure.BOOKSIM else _Measurement
+    points = [kind(network, rate, run).result() for run in range(plan.runs)]
+    return points[0] if len(points) == 1 else _together(points)
+
+
+def _together(points: Sequence[LoadPoint]) -> LoadPoint:
+    def mean(values: Iterable[float]) -> float:
+        return sum(values) / len(points)
+
+    counts = zip(*(astuple(point.counts) for point in points), strict=True)
+    latency = [point.latency_cycles for point in points]
+    return LoadPoint(
+        rate=points[0].rate,
+        stability=next((point.stability for point in points if not point.stable), Stability.STABLE),
+        latency_cycles=mean(latency),
+        network_latency_cycles=mean(point.network_latency_cycles for point in points),
+        p99_latency_cycles=mean(point.p99_latency_cycles for point in points),
+        offered_flits=mean(point.offered_flits for point in points),
+        accepted_flits=mean(point.accepted_flits for point in points),
+        packets=sum(point.packets for point in points),
+        warm_up_cycles=sum(point.warm_up_cycles for point in points),
+        measured_cycles=sum(point.measured_cycles for point in points),
+        counts=NetworkCounts(*map(sum, counts)),
+        runs=len(points),
+        latency_deviation_cycles=statistics.stdev(latency),
+    )
 
 
 @dataclass(frozen=True)
@@ -154,11 +198,11 @@ class _Arrivals:
 
 
 class _Measurement:
-    def __init__(self, network: RouterNetwork, rate: float) -> None:
+    def __init__(self, network: RouterNetwork, rate: float, run: int) -> None:
         self._spec = network.spec
         self._plan = network.spec.measurement
         self._rate = rate
-        self._traffic = Generator(network.spec, rate)
+        self._traffic = Generator(network.spec, rate, run)
         self._run: NetworkRun = network.start()
 
     def result(self) -> LoadPoint:
@@ -203,8 +247,7 @@ class _Measurement:
         return _mean(ages[(delivered < 0) | (delivered >= first)])
 
     def _load_to(self, cycle: int) -> None:
-        self._run.add(self._traffic.packets(self._run.now, cycle))
-        self._run.advance(cycle)
+        load(self._run, self._traffic, cycle)
 
     def _alike(self, before: _Arrivals, now: _Arrivals) -> bool:
         """Whether two stretches differ by no more than the tolerance and what chance explains."""
@@ -252,6 +295,50 @@ class _Measurement:
             measured_cycles=cycles,
             counts=run.counts,
         )
+
+
+class _BookSimMeasurement(_Measurement):
+    """BookSim 2's procedure (trafficmanager.cpp, `_SingleSim`), so that its numbers can be held against like ones.
+
+    After a fixed warm-up each sample compares mean latency and flits accepted so far with the sample before; three in a
+    row within the tolerance end it, however short the samples are. It does not ask what chance would explain. Packets
+    created from the end of the warm-up on are measured, so the first samples see the quick ones alone.
+    """
+
+    def result(self) -> LoadPoint:
+        plan = self._plan
+        warm_up = 3 if plan.warm_up_samples is None else plan.warm_up_samples
+        start, since, steady = -1, 0, 0
+        before: tuple[float, float] | None = None
+        for sample in range(plan.most_samples):
+            if start < 0 and sample % 2 == 0:
+                since = self._run.now  # the warm-up's statistics are cleared before every other sample
+            self._load_to(self._run.now + plan.sample_cycles)
+            if self._mean_latency_so_far(since) > plan.latency_limit_cycles:
+                return self._given_up(start, Stability.LATENCY)
+            now = self._so_far(since, start)
+            if start < 0:
+                if sample + 1 >= warm_up:
+                    start = since = self._run.now
+            else:
+                steady = steady + 1 if before is not None and self._within(before, now) else 0
+                if steady == plan.stable_samples:
+                    break
+            before = now
+        # Samples that don't suffice make no unstable point there: what has been measured counts.
+        return self._drained(start) if start >= 0 else self._given_up(start, Stability.UNSTEADY)
+
+    def _so_far(self, since: int, start: int) -> tuple[float, float]:
+        """Mean latency of the packets that count, and flits accepted per cycle, since the statistics were cleared."""
+        run = self._run
+        delivered, created = run.times[:, DELIVERED], run.packets[:, CREATED]
+        arrived = delivered >= since
+        counted = arrived & (created >= start)
+        accepted = int(run.packets[arrived, FLITS].sum()) / (run.now - since)
+        return _mean((delivered - created)[counted]), accepted
+
+    def _within(self, before: tuple[float, float], now: tuple[float, float]) -> bool:
+        return all(abs(new - old) <= self._plan.tolerance * new for old, new in zip(before, now, strict=True))
 
 
 def _mean(values: Ints) -> float:

@@ -182,22 +182,51 @@ class TrafficSpec(Spec):
         return self
 
 
+class Procedure(StrEnum):
+    """How a load is measured: until it is steady, or as BookSim 2 does it (docs/noc_policy.md, "Measuring")."""
+
+    STEADY = "steady"
+    BOOKSIM = "booksim"
+
+
 class MeasurementSpec(Spec):
     """When a point is steady, and when it is unstable.
 
     Samples of `sample_cycles` are taken until two in a row differ by no more than `tolerance` (warm-up), then until
     `stable_samples` in a row change what has been measured by no more than that. A point is unstable if the mean
     latency, packets under way at their age included, exceeds `latency_limit_cycles`, or if `most_samples` in all are
-    not enough.
+    not enough. `runs` measures a point so many times, with the seeds that follow each other, for mean and spread.
+
+    The procedure `booksim` has a fixed warm-up of `warm_up_samples`; its own defaults are `sample_cycles: 1000`, which
+    makes its numbers scatter, and for everything else those that are here too.
     """
 
+    procedure: Procedure = Procedure.STEADY
+    runs: Annotated[int, Field(ge=1, le=1000)] = 1
+    warm_up_samples: Annotated[int, Field(ge=1, le=100)] | None = None
     sample_cycles: Annotated[int, Field(ge=100, le=10_000_000)] = 10_000
     stable_samples: Annotated[int, Field(ge=1, le=100)] = 3
     most_samples: Annotated[int, Field(ge=2, le=1000)] = 10
     tolerance: Fraction01 = 0.05
     latency_limit_cycles: PositiveFloat = 500.0
     saturation_resolution: Fraction01 = 0.005
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**62)] = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> MeasurementSpec:
+        if self.warm_up_samples is not None:
+            if self.procedure is Procedure.STEADY:
+                raise UserError(
+                    "warm_up_samples with the procedure steady, whose warm-up ends by itself",
+                    expected="procedure: booksim, or no warm_up_samples",
+                )
+            if self.warm_up_samples + self.stable_samples > self.most_samples:
+                raise UserError(
+                    f"{self.warm_up_samples} samples of warm-up and {self.stable_samples} stable ones "
+                    f"in at most {self.most_samples}",
+                    expected="most_samples of at least their sum",
+                )
+        return self
 
 
 class NocSpec(Spec):

@@ -39,15 +39,16 @@ class Wiring:
         """The router that a node hangs on."""
         return int(np.flatnonzero((self.link_to == FIRST_NODE - node).any(axis=1))[0])
 
-    def route_table(self) -> NDArray[np.int64]:
-        """The routes as the kernel reads them: int64[routers, nodes, candidates]."""
+    def route_table(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The routes as the kernel reads them: int64[routers, nodes, candidates], and their classes of channels."""
+        classes = sorted({mask for row in self.routes for found in row for _, mask in found})
         most = max(len(found) for row in self.routes for found in row)
         table = np.full((self.routers, self.nodes, most), -1, np.int64)
         for router, row in enumerate(self.routes):
             for destination, found in enumerate(row):
                 for k, (port, mask) in enumerate(found):
-                    table[router, destination, k] = port << MASK_BITS | mask
-        return table
+                    table[router, destination, k] = port << MASK_BITS | classes.index(mask)
+        return table, np.array(classes, np.int64)
 
 
 def wire(spec: NocSpec) -> Wiring:

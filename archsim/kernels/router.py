@@ -1,83 +1,72 @@
 """The event-driven kernel of a network of routers: docs/noc_policy.md, visiting only what has something to do.
 
-Flits and credits on links stand in an event wheel (one slot per cycle ahead), routers with a flit at an input and
-sources with a packet to send in lists. A cycle costs what happens in it; cycles in which nothing can happen are
-skipped.
+Flits and credits on links stand in event wheels (one slot per cycle ahead). Who waits for a channel and who bids for an
+output are sets of bits that change with events, so a cycle costs what happens in it and not what is there; cycles in
+which nothing can happen are skipped. Within a cycle the crossbars come before the channels, the other way round than in
+the policy: what either changes is seen a cycle later by the other, so the order is free.
 """
 
 from __future__ import annotations
 
 from archsim.kernels.jit import inlined, kernel, pointer
-from archsim.kernels.router_alloc import allocate_switch, allocate_vcs, join_list, leave_list
+from archsim.kernels.router_alloc import allocate_vcs, ask
+from archsim.kernels.router_links import log_move, schedule_credit, schedule_flit, set_free, wake_at
+from archsim.kernels.router_sets import (
+    enter_bid,
+    is_empty,
+    leave,
+    plain,
+    switch_stage,
+    words,
+)
+from archsim.kernels.router_sources import hand_over, run_sources
 from archsim.kernels.router_state import (
-    BIDDERS,
+    ARRIVES,
+    BID_FOR,
+    BIDS,
     BUSY_NODES,
-    BUSY_ROUTERS,
-    COUNT,
     CREATED,
-    CREDIT_CYCLES,
-    CREDITS,
+    CREDIT,
     CROSSED,
     DELIVERED,
-    DESTINATION,
     EJECT,
     EJECTED,
-    ENTERED,
-    FIRST,
     FIRST_NODE,
-    FLIT_BITS,
-    FLITS,
-    FREE,
+    FLIT,
+    HEAD,
+    HOME,
+    HOME_BITS,
     HOP,
-    IDLE,
     IN_FLIGHT,
-    INJECT,
-    INJECTED,
-    IS_BUSY,
+    IS_FREE,
+    KIND_BITS,
+    LAST_FLIT,
     LAST_MOVE,
-    LAST_VC,
+    LEADS,
     LINK_CYCLES,
-    LINK_FROM,
     LINK_TO,
     LINKED,
-    LOG_COLUMNS,
-    LOG_LENGTH,
-    MAX_FLITS,
-    MAX_NODES,
-    NEXT_IN_QUEUE,
+    MAY_ASK,
+    MAY_BID,
     NEXT_PACKET,
-    NODE_IS_BUSY,
     NOW,
-    OUTPUT_BITS,
     PACKET_SHIFT,
     PAIR_BITS,
-    PENDING,
-    QUEUE_FLIT,
-    QUEUE_HEAD,
-    QUEUE_TAIL,
-    QUEUE_VC,
     READY,
     RING,
-    ROUTE_ROW,
-    ROUTER_BITS,
-    SOURCE,
-    SOURCE_BITS,
-    STATUS,
     STUCK,
+    TAIL,
     TAIL_SENT,
     TAKEN,
-    WAITERS,
-    WAITING,
+    WAITED,
+    WAKE,
+    WAKE_BITS,
     Network,
 )
+from archsim.kernels.router_switch import grant_inputs, match_switch, move_pointers, winning_place
 
 _PACKET_COLUMNS = 4
 _TIME_COLUMNS = 3
-
-# Kinds of events; an event is two words, `kind | channel << 2` and the flit.
-_FLIT = 0  # arrives at a channel of an input
-_LAST_FLIT = 1  # arrives at a node, from a channel of an output
-_CREDIT = 2  # comes home to a channel of an output
 
 
 @kernel
@@ -101,6 +90,9 @@ def advance(net, q, state, packets, times, log, until):  # type: ignore[no-untyp
         pointer(net), q, pointer(state), pointer(packets.reshape(packets.size)), count,
         pointer(times.reshape(times.size)), pointer(log.reshape(log.size)), rows, until,
     )  # fmt: skip
+    state[LINKED] = state[CROSSED] - state[EJECTED]
+    for slot in range(q.wheel):
+        state[LINKED] -= state[q.slots + (slot << KIND_BITS) + LAST_FLIT]
 
 
 @inlined
@@ -108,9 +100,10 @@ def _run(net, q: Network, state, packets, count, times, log, rows, until):  # ty
     while state[NOW] < until:
         now = state[NOW]
         _receive(net, q, state, times, log, rows, now)
-        _hand_over(q, state, packets, count, times, now)
-        _run_sources(net, q, state, packets, times, log, rows, now)
-        _run_routers(net, q, state, log, rows, now)
+        hand_over(q, state, packets, count, times, now)
+        run_sources(net, q, state, packets, times, log, rows, now)
+        _run_crossbars(net, q, state, log, rows, now)
+        allocate_vcs(net, q, state, now)
         if state[IN_FLIGHT] > 0 and now - state[LAST_MOVE] >= q.patience:
             state[STUCK] = 1
             return
@@ -124,98 +117,103 @@ def _run(net, q: Network, state, packets, count, times, log, rows, until):  # ty
 @inlined
 def _next_cycle(q: Network, state, packets, count, now, until):  # type: ignore[no-untyped-def]
     """The next cycle in which something can happen, at most `until`; -1 if nothing is left to happen."""
-    if state[BUSY_ROUTERS] + state[BUSY_NODES] > 0:
+    if state[BUSY_NODES] + state[WAITED] + state[BID_FOR] > 0:
         return now + 1
     target = until
     left = state[NEXT_PACKET] < count
     if left:
         target = min(target, max(packets[state[NEXT_PACKET] * _PACKET_COLUMNS + CREATED], now + 1))
-    if state[PENDING] == 0:
-        return target if left else -1
     for cycle in range(now + 1, now + q.wheel):
-        if cycle >= target:
-            break
-        if state[q.slot_count + (cycle & (q.wheel - 1))] > 0:
-            return cycle
-    return target
-
-
-@inlined
-def _schedule(q: Network, state, cycle, kind, channel, flit):  # type: ignore[no-untyped-def]
-    slot = cycle & (q.wheel - 1)
-    used = state[q.slot_count + slot]
-    event = q.events + 2 * (slot * q.slot + used)
-    state[event] = kind | channel << 2
-    state[event + 1] = flit
-    state[q.slot_count + slot] = used + 1
-    state[PENDING] += 1
+        if left and cycle >= target:
+            return target
+        if not is_empty(state, q.slots + ((cycle & (q.wheel - 1)) << KIND_BITS), 1 << KIND_BITS):
+            return min(cycle, target)
+    return target if left else -1
 
 
 @inlined
 def _receive(net, q: Network, state, times, log, rows, now):  # type: ignore[no-untyped-def]
-    """Step 1: flits and credits arrive."""
+    """Step 1: flits and credits arrive, stages end."""
     slot = now & (q.wheel - 1)
-    arriving = state[q.slot_count + slot]
-    state[q.slot_count + slot] = 0
-    state[PENDING] -= arriving
-    first = q.events + 2 * slot * q.slot
-    for k in range(arriving):
-        kind = state[first + 2 * k] & 3
-        channel = state[first + 2 * k] >> 2
-        flit = state[first + 2 * k + 1]
-        if kind == _CREDIT:
-            _return_credit(q, state, channel)
-        elif kind == _FLIT:
-            _enter(q, state, channel, flit, now)
-        else:
-            _eject(net, q, state, times, log, rows, channel, flit, now)
+    counts = q.slots + (slot << KIND_BITS)
+    for k in range(state[counts + WAKE]):
+        _wake(net, q, state, state[q.wakes + slot * q.wake_slot + k])
+    for k in range(state[counts + CREDIT]):
+        _return_credit(net, q, state, state[q.credits + slot * q.credit_slot + k], now)
+    for k in range(state[counts + FLIT]):
+        event = q.flits + 2 * (2 * slot * q.flit_slot + k)
+        _enter(net, q, state, state[event], state[event + 1], now)
+    for k in range(state[counts + LAST_FLIT]):
+        event = q.flits + 2 * ((2 * slot + 1) * q.flit_slot + k)
+        _eject(net, q, state, times, log, rows, state[event], state[event + 1], now)
+    for kind in range(1 << KIND_BITS):
+        state[counts + kind] = 0
 
 
 @inlined
-def _return_credit(q: Network, state, channel):  # type: ignore[no-untyped-def]
-    """A place of the next buffer is free again; the last of them may end a packet's ownership."""
-    record = q.output_channels_at + (channel << OUTPUT_BITS)
-    credits = state[record + CREDITS] + 1
-    state[record + CREDITS] = credits
-    if q.wait_for_tail_credit != 0 and credits == q.depth and state[record + TAIL_SENT] != 0:
-        state[record + TAIL_SENT] = 0
-        output = channel >> q.vc_bits
-        state[q.outputs_at + (output << PAIR_BITS) + FREE] |= 1 << (channel - (output << q.vc_bits))
-
-
-@inlined
-def _enter(q: Network, state, channel, flit, now):  # type: ignore[no-untyped-def]
-    """A flit arrives in the buffer of an input's channel."""
-    record = q.inputs_at + channel * q.channel_stride
-    held = state[record + COUNT]
-    at = state[record + FIRST] + held
-    state[record + RING + (at if at < q.depth else at - q.depth)] = flit
-    state[record + COUNT] = held + 1
-    if held > 0:
-        return
-    bits = q.port_bits + q.vc_bits
-    router = channel >> bits
-    local = channel - (router << bits)
-    if state[record + STATUS] == IDLE:
-        _begin_packet(q, state, router, local, record, flit, now)
+def _wake(net, q: Network, state, event):  # type: ignore[no-untyped-def]
+    """A stage has passed."""
+    channel = event >> WAKE_BITS
+    what = event & ((1 << WAKE_BITS) - 1)
+    if what == MAY_ASK:
+        ask(net, q, state, channel)
+    elif what == MAY_BID:
+        _bid(net, q, state, channel)
     else:
-        state[record + READY] = now + q.switch_alloc_cycles - 1
-        join_list(q, state, q.bidders_at, BIDDERS, router, local)
-    busy = q.routers_at + (router << ROUTER_BITS) + IS_BUSY
-    if state[busy] == 0:
-        state[busy] = 1
-        state[q.busy_routers_at + state[BUSY_ROUTERS]] = router
-        state[BUSY_ROUTERS] += 1
+        set_free(q, state, channel)
 
 
 @inlined
-def _begin_packet(q: Network, state, router, local, record, flit, since):  # type: ignore[no-untyped-def]
-    """A head is at the front of its buffer from cycle `since` on: it is routed, and then waits for a channel."""
-    destination = flit >> FLIT_BITS & (MAX_NODES - 1)
-    state[record + STATUS] = WAITING
-    state[record + ROUTE_ROW] = q.route + (router * q.nodes + destination) * q.candidates
-    state[record + READY] = since + q.routing_cycles + q.vc_alloc_cycles - 1
-    join_list(q, state, q.waiters_at, WAITERS, router, local)
+def _bid(net, q: Network, state, channel):  # type: ignore[no-untyped-def]
+    """The first flit of a channel may cross if there is a credit; else the next credit says so."""
+    taken = state[q.inputs_at + channel * q.input_stride + TAKEN]
+    if state[q.credits_at + taken] != 0:
+        enter_bid(net, q, state, channel, taken)
+
+
+@inlined
+def _return_credit(net, q: Network, state, channel, now):  # type: ignore[no-untyped-def]
+    """A place of the next buffer is free again; the last of them may end a packet's ownership, the first let it go."""
+    credits = state[q.credits_at + channel] + 1
+    state[q.credits_at + channel] = credits
+    if credits == q.depth + TAIL_SENT:
+        state[q.credits_at + channel] = q.depth
+        set_free(q, state, channel)
+    elif credits == 1 and state[q.owners_at + channel] >= 0:
+        owner = state[q.owners_at + channel]
+        holder = q.inputs_at + owner * q.input_stride
+        waits = state[holder + TAKEN] == channel and state[holder + TAIL] > state[holder + HEAD]
+        if waits and (switch_stage(q) == 1 or state[holder + READY] <= now):
+            enter_bid(net, q, state, owner, channel)
+
+
+@inlined
+def _enter(net, q: Network, state, channel, flit, now):  # type: ignore[no-untyped-def]
+    """A flit arrives in the buffer of an input's channel."""
+    record = q.inputs_at + channel * q.input_stride
+    tail = state[record + TAIL]
+    state[record + RING + (tail & q.ring_mask)] = flit
+    state[record + TAIL] = tail + 1
+    if tail != state[record + HEAD]:
+        return
+    if state[record + TAKEN] < 0:
+        _begin_packet(net, q, state, channel, now, now)
+        return
+    if switch_stage(q) > 1:
+        state[record + READY] = now + switch_stage(q) - 1
+        wake_at(q, state, now + switch_stage(q) - 1, channel, MAY_BID)
+    else:
+        _bid(net, q, state, channel)
+
+
+@inlined
+def _begin_packet(net, q: Network, state, channel, since, now):  # type: ignore[no-untyped-def]
+    """A head is at the front of its buffer from cycle `since` on: it is routed, and then asks for a channel."""
+    ready = since if plain(q) else since + q.routing_cycles + q.vc_alloc_cycles - 1
+    if ready > now:
+        wake_at(q, state, ready, channel, MAY_ASK)
+    else:
+        ask(net, q, state, channel)
 
 
 @inlined
@@ -227,183 +225,102 @@ def _eject(net, q: Network, state, times, log, rows, channel, flit, now):  # typ
     if flit & 1 != 0:
         times[(flit >> PACKET_SHIFT) * _TIME_COLUMNS + DELIVERED] = now
         state[IN_FLIGHT] -= 1
-    _schedule(q, state, now + 1 + net[link + LINK_CYCLES] + q.credit_cycles, _CREDIT, channel, 0)
-    _log(state, log, rows, now, EJECT, channel, FIRST_NODE - net[link + LINK_TO], flit)
+    schedule_credit(q, state, now + 1 + net[link + LINK_CYCLES] + q.credit_cycles, channel)
+    log_move(state, log, rows, now, EJECT, channel, FIRST_NODE - net[link + LINK_TO], flit)
 
 
 @inlined
-def _hand_over(q: Network, state, packets, count, times, now):  # type: ignore[no-untyped-def]
-    """Step 2: packets created by now join the queue of their source."""
-    packet = state[NEXT_PACKET]
-    while packet < count and packets[packet * _PACKET_COLUMNS + CREATED] <= now:
-        node = packets[packet * _PACKET_COLUMNS + SOURCE]
-        source = q.sources_at + (node << SOURCE_BITS)
-        if state[source + QUEUE_HEAD] < 0:
-            state[source + QUEUE_HEAD] = packet
-        else:
-            times[state[source + QUEUE_TAIL] * _TIME_COLUMNS + NEXT_IN_QUEUE] = packet
-        state[source + QUEUE_TAIL] = packet
-        if state[source + NODE_IS_BUSY] == 0:
-            state[source + NODE_IS_BUSY] = 1
-            state[q.busy_nodes_at + state[BUSY_NODES]] = node
-            state[BUSY_NODES] += 1
-        if state[IN_FLIGHT] == 0:
-            state[LAST_MOVE] = now
-        state[IN_FLIGHT] += 1
-        packet += 1
-    state[NEXT_PACKET] = packet
+def _run_crossbars(net, q: Network, state, log, rows, now):  # type: ignore[no-untyped-def]
+    """Step 4.2: flits cross that have a bid and win."""
+    listed = state[BID_FOR]
+    specials = grant_inputs(net, q, state)
+    left = 0
+    for k in range(listed):
+        output = state[q.bid_at + k]
+        router = output >> q.port_bits
+        state[q.seen_at + router] = 0
+        if state[q.special + router] == 0:
+            expanded = state[q.inputs_granted + k]
+            move_pointers(net, q, state, router, expanded, output - (router << q.port_bits))
+            _cross(net, q, state, log, rows, router, output, expanded, now)
+            left = _keep(q, state, output, left)
+    for k in range(specials):
+        router = state[q.specials + k]
+        state[q.special + router] = 0
+        for m in range(match_switch(net, q, state, router)):
+            output = (router << q.port_bits) + state[q.touched + m]
+            _cross(net, q, state, log, rows, router, output, state[q.winners + m], now)
+        for port in range(q.ports):
+            left = _keep(q, state, (router << q.port_bits) + port, left)
+    if listed > 0:  # at least one bid wins
+        state[LAST_MOVE] = now
+    state[BID_FOR] = left
 
 
 @inlined
-def _run_sources(net, q: Network, state, packets, times, log, rows, now):  # type: ignore[no-untyped-def]
-    """Step 3: each node with a packet sends a flit if it has a channel and a credit."""
-    k = 0
-    while k < state[BUSY_NODES]:
-        node = state[q.busy_nodes_at + k]
-        source = q.sources_at + (node << SOURCE_BITS)
-        _run_source(net, q, state, packets, times, log, rows, node, source, now)
-        if state[source + QUEUE_HEAD] < 0:
-            state[source + NODE_IS_BUSY] = 0
-            state[BUSY_NODES] -= 1
-            state[q.busy_nodes_at + k] = state[q.busy_nodes_at + state[BUSY_NODES]]
-        else:
-            k += 1
+def _keep(q: Network, state, output, left):  # type: ignore[no-untyped-def]
+    """List an output again if anything still bids for it."""
+    state[q.bid_at + left] = output
+    return left if is_empty(state, q.outputs_at + output * q.output_stride + BIDS, words(q)) else left + 1
 
 
 @inlined
-def _run_source(net, q: Network, state, packets, times, log, rows, node, source, now):  # type: ignore[no-untyped-def]
-    output = q.sources + node
-    first_channel = output << q.vc_bits
-    packet = state[source + QUEUE_HEAD]
-    vc = state[source + QUEUE_VC]
-    if vc < 0:
-        vc = _choose_source_vc(q, state, source, output)
-        if vc < 0:
-            return
-        state[source + QUEUE_VC] = vc
-        state[source + LAST_VC] = vc
-        state[q.outputs_at + (output << PAIR_BITS) + FREE] &= ~(1 << vc)
-        state[q.output_channels_at + (first_channel + vc << OUTPUT_BITS) + TAIL_SENT] = 0
-    record = q.output_channels_at + (first_channel + vc << OUTPUT_BITS)
-    if state[record + CREDITS] == 0:
-        return
-    index = state[source + QUEUE_FLIT]
-    tail = 1 if index + 1 == packets[packet * _PACKET_COLUMNS + FLITS] else 0
-    flit = packet << PACKET_SHIFT | packets[packet * _PACKET_COLUMNS + DESTINATION] << FLIT_BITS | index << 1 | tail
-    state[record + CREDITS] -= 1
-    state[INJECTED] += 1
-    state[LAST_MOVE] = now
-    link = q.link_of_output + (output << PAIR_BITS)
-    channel = (net[link + LINK_TO] << q.vc_bits) + vc
-    _schedule(q, state, now + 1 + net[link + LINK_CYCLES], _FLIT, channel, flit)
-    _log(state, log, rows, now, INJECT, node, first_channel + vc, flit)
-    if index == 0:
-        times[packet * _TIME_COLUMNS + ENTERED] = now
-    state[source + QUEUE_FLIT] = index + 1
-    if tail != 0:
-        _end_packet(q, state, record, output, vc)
-        state[source + QUEUE_FLIT] = 0
-        state[source + QUEUE_VC] = -1
-        state[source + QUEUE_HEAD] = times[packet * _TIME_COLUMNS + NEXT_IN_QUEUE]
-
-
-@inlined
-def _choose_source_vc(q: Network, state, source, output):  # type: ignore[no-untyped-def]
-    """The next free channel with a credit behind the one used last; -1 if there is none."""
-    vc = state[source + LAST_VC]
-    free = state[q.outputs_at + (output << PAIR_BITS) + FREE]
-    for _ in range(q.vcs):
-        vc = vc + 1 if vc + 1 < q.vcs else 0
-        if free >> vc & 1 != 0 and state[q.output_channels_at + ((output << q.vc_bits) + vc << OUTPUT_BITS)] > 0:
-            return vc
-    return -1
-
-
-@inlined
-def _end_packet(q: Network, state, record, output, vc):  # type: ignore[no-untyped-def]
-    """The tail has left over a channel of an output."""
-    state[record + TAIL_SENT] = 1
-    if q.wait_for_tail_credit == 0:
-        state[q.outputs_at + (output << PAIR_BITS) + FREE] |= 1 << vc
-
-
-@inlined
-def _run_routers(net, q: Network, state, log, rows, now):  # type: ignore[no-untyped-def]
-    """Step 4: each router with a flit allocates channels, then the crossbar."""
-    k = 0
-    while k < state[BUSY_ROUTERS]:
-        router = state[q.busy_routers_at + k]
-        record = q.routers_at + (router << ROUTER_BITS)
-        if state[record + WAITERS] > 0:
-            allocate_vcs(net, q, state, router, now)
-        if state[record + BIDDERS] > 0:
-            matches = allocate_switch(q, state, router, now)
-            for m in range(matches):
-                _depart(net, q, state, log, rows, router, state[q.winners + m], now)
-        if state[record + WAITERS] + state[record + BIDDERS] == 0:
-            state[record + IS_BUSY] = 0
-            state[BUSY_ROUTERS] -= 1
-            state[q.busy_routers_at + k] = state[q.busy_routers_at + state[BUSY_ROUTERS]]
-        else:
-            k += 1
+def _cross(net, q: Network, state, log, rows, router, output, expanded, now):  # type: ignore[no-untyped-def]
+    """A crossbar input and an output are matched."""
+    state[CROSSED] += 1
+    record = q.outputs_at + output * q.output_stride
+    place = winning_place(net, q, state, router, record, expanded)
+    vcs = (1 << q.vc_bits) - 1
+    local = (place & ~vcs) + net[q.channel_at + (place & vcs)]
+    if not _depart(net, q, state, log, rows, router, local, now):
+        leave(q, state, record + BIDS, place)
 
 
 @inlined
 def _depart(net, q: Network, state, log, rows, router, local, now):  # type: ignore[no-untyped-def]
-    """The first flit of an input's channel crosses to its output; its place goes back as a credit."""
-    bits = q.port_bits + q.vc_bits
-    came = (router << bits) + local
-    record = q.inputs_at + came * q.channel_stride
-    at = state[record + FIRST]
-    flit = state[record + RING + at]
-    at = at + 1 if at + 1 < q.depth else 0
-    state[record + FIRST] = at
-    left = state[record + COUNT] - 1
-    state[record + COUNT] = left
+    """The first flit of an input's channel crosses to its output; its place goes back as a credit.
 
-    went = (router << bits) + state[record + TAKEN]
+    Returns whether the flit behind it may bid in the next cycle."""
+    came = (router << (q.port_bits + q.vc_bits)) + local
+    record = q.inputs_at + came * q.input_stride
+    head = state[record + HEAD]
+    left = state[record + TAIL] - head - 1
+    flit = state[record + RING + (head & q.ring_mask)]
+    state[record + HEAD] = head + 1
+
+    went = state[record + TAKEN]
     output = went >> q.vc_bits
-    vc = went - (output << q.vc_bits)
-    state[q.output_channels_at + (went << OUTPUT_BITS) + CREDITS] -= 1
-    state[CROSSED] += 1
-    state[LAST_MOVE] = now
-    link = q.link_of_output + (output << PAIR_BITS)
-    arrival = now + 1 + q.crossbar_cycles + net[link + LINK_CYCLES]
-    target = net[link + LINK_TO]
-    if target >= 0:
-        state[LINKED] += 1
-        _schedule(q, state, arrival, _FLIT, (target << q.vc_bits) + vc, flit)
-    else:
-        _schedule(q, state, arrival, _LAST_FLIT, went, flit)
-    _log(state, log, rows, now, HOP, came, went, flit)
+    leads = q.outputs_at + output * q.output_stride
+    last = state[leads + LEADS] & 1  # no branch, for nobody could predict it
+    channel = went + (state[leads + LEADS] >> 1)
+    schedule_flit(q, state, FLIT + last, now + state[leads + ARRIVES], channel, flit)
+    log_move(state, log, rows, now, HOP, came, went, flit)
 
-    port = came >> q.vc_bits
-    upstream = q.link_of_input + (port << PAIR_BITS)
-    home = (net[upstream + LINK_FROM] - port << q.vc_bits) + came
-    _schedule(q, state, now + 1 + net[upstream + CREDIT_CYCLES], _CREDIT, home, 0)
+    home = state[record + HOME]
+    schedule_credit(q, state, now + (home >> HOME_BITS), home & ((1 << HOME_BITS) - 1))
 
+    owned = q.credits_at + went
     if flit & 1 != 0:
-        _end_packet(q, state, q.output_channels_at + (went << OUTPUT_BITS), output, vc)
-        leave_list(q, state, q.bidders_at, BIDDERS, router, local)
-        state[record + STATUS] = IDLE
-        if left > 0:
-            _begin_packet(q, state, router, local, record, state[record + RING + at], now + 1)
-    elif left == 0:
-        leave_list(q, state, q.bidders_at, BIDDERS, router, local)
-    else:
-        state[record + READY] = now + q.switch_alloc_cycles
-
-
-@inlined
-def _log(state, log, rows, now, kind, came, went, flit):  # type: ignore[no-untyped-def]
-    row = state[LOG_LENGTH]
-    if row >= rows:
-        return
-    at = row * LOG_COLUMNS
-    log[at] = now
-    log[at + 1] = kind
-    log[at + 2] = came
-    log[at + 3] = went
-    log[at + 4] = flit >> PACKET_SHIFT
-    log[at + 5] = flit >> 1 & MAX_FLITS
-    state[LOG_LENGTH] = row + 1
+        state[record + TAKEN] = -1
+        if q.wait_for_tail_credit != 0:
+            state[owned] += TAIL_SENT - 1
+        else:
+            state[owned] -= 1
+            wake_at(q, state, now + 1, went, IS_FREE)
+        if left == 0:
+            state[record + HEAD] = 0
+            state[record + TAIL] = 0
+        else:
+            _begin_packet(net, q, state, came, now + 1, now)
+        return False
+    credits = state[owned] - 1
+    state[owned] = credits
+    if left == 0:
+        state[record + HEAD] = 0
+        state[record + TAIL] = 0
+        return False
+    if switch_stage(q) > 1:
+        state[record + READY] = now + switch_stage(q)
+        wake_at(q, state, now + switch_stage(q), came, MAY_BID)
+        return False
+    return credits != 0

@@ -1,159 +1,234 @@
-"""The two allocators of a router: waiting heads to channels of its outputs, and bidding flits to the crossbar.
+"""The allocator of channels: heads that wait at a router's inputs to channels of its outputs that no packet owns.
 
-Both are matchings with rotating pointers ("iSLIP", McKeown 1999: outputs grant, inputs accept; "separable": inputs
-choose, outputs grant). Requesters stand in unsorted lists: who is next behind a pointer is found by its distance.
+A matching with rotating pointers ("iSLIP", McKeown 1999: channels grant, heads accept; "separable": heads choose,
+channels grant). Who waits for an output is a set, so that the next behind a pointer is a shift and a count of zeros.
 """
 
 from __future__ import annotations
 
 from archsim.kernels.jit import inlined, lowest_bit
+from archsim.kernels.router_links import wake_at
+from archsim.kernels.router_sets import (
+    candidates,
+    classes,
+    enter_bid,
+    input_channel,
+    is_empty,
+    join,
+    leave,
+    next_bit,
+    next_member,
+    output_port,
+    plain,
+    switch_stage,
+    word_bits,
+    words,
+)
 from archsim.kernels.router_state import (
-    ACTIVE,
-    BIDDERS,
-    CREDITS,
-    EXPANDED,
+    FLIT_BITS,
     FREE,
+    HEAD,
     MASK_BITS,
+    MAX_NODES,
+    MAY_BID,
     NEVER,
-    OUTPUT_BITS,
-    PAIR_BITS,
-    PLACE,
     READY,
-    ROUTE_ROW,
-    ROUTER_BITS,
-    STATUS,
-    SWITCH_ACCEPT,
-    SWITCH_GRANT,
-    TAIL_SENT,
+    RING,
     TAKEN,
     VC_ACCEPT,
-    VC_GRANT,
     VC_GRANTS,
-    VC_TURN,
-    WAITERS,
+    WAITED,
     Network,
 )
 
-_MASK = (1 << MASK_BITS) - 1
-_NOBODY = -1
+_CLASS = (1 << MASK_BITS) - 1
 
 
 @inlined
-def input_channel(q: Network, router, channel):  # type: ignore[no-untyped-def]
-    """Where the record of a channel of a router's inputs stands."""
-    return q.inputs_at + ((router << (q.port_bits + q.vc_bits)) + channel) * q.channel_stride
+def routes_at(q: Network, state, router, record):  # type: ignore[no-untyped-def]
+    """Where the candidates of the head at the front of an input's channel stand in the tables."""
+    flit = state[record + RING + (state[record + HEAD] & q.ring_mask)]
+    return q.route + (router * q.nodes + (flit >> FLIT_BITS & (MAX_NODES - 1))) * candidates(q)
 
 
 @inlined
-def output_channel(q: Network, router, channel):  # type: ignore[no-untyped-def]
-    """Where the record of a channel of a router's outputs stands."""
-    return q.output_channels_at + ((router << (q.port_bits + q.vc_bits)) + channel << OUTPUT_BITS)
+def ask(net, q: Network, state, channel):  # type: ignore[no-untyped-def]
+    """The head of an input's channel waits for a channel of each output on its route."""
+    bits = q.port_bits + q.vc_bits
+    router = channel >> bits
+    row = routes_at(q, state, router, q.inputs_at + channel * q.input_stride)
+    for c in range(candidates(q)):
+        candidate = net[row + c]
+        if candidate < 0:
+            break
+        output = (router << q.port_bits) + (candidate >> MASK_BITS)
+        waits = q.outputs_at + output * q.output_stride + q.waits
+        listed = state[WAITED]
+        state[q.waited_at + listed] = output
+        state[WAITED] = listed + 1 if is_empty(state, waits, classes(q) * words(q)) else listed
+        join(q, state, waits + (candidate & _CLASS) * words(q), channel - (router << bits))
 
 
 @inlined
-def output_port(q: Network, router, port):  # type: ignore[no-untyped-def]
-    """Where the record of a router's output stands."""
-    return q.outputs_at + ((router << q.port_bits) + port << PAIR_BITS)
+def allocate_vcs(net, q: Network, state, now):  # type: ignore[no-untyped-def]
+    """Match heads that wait to channels of outputs that no packet owns, router by router.
+
+    If heads have one output each to ask for, the outputs of a router don't matter to each other."""
+    listed = state[WAITED]
+    left = 0
+    if candidates(q) > 1:
+        _allocate_by_router(net, q, state, now)
+    for k in range(listed):
+        output = state[q.waited_at + k]
+        router = output >> q.port_bits
+        if candidates(q) == 1 and not _serve_one(net, q, state, router, output, now) and not plain(q):
+            port = output - (router << q.port_bits)
+            _match_channels(net, q, state, router, port, port + 1, now)
+        left = _keep(q, state, output, left)
+    state[WAITED] = left
 
 
 @inlined
-def crossbar_input(q: Network, router, expanded):  # type: ignore[no-untyped-def]
-    """Where the record of an input of a router's crossbar stands."""
-    return q.crossbar_at + ((router << (q.port_bits + q.speedup_bits)) + expanded << PAIR_BITS)
+def _keep(q: Network, state, output, left):  # type: ignore[no-untyped-def]
+    """List an output again if anybody still waits for it."""
+    state[q.waited_at + left] = output
+    waits = q.outputs_at + output * q.output_stride + q.waits
+    return left if is_empty(state, waits, classes(q) * words(q)) else left + 1
 
 
 @inlined
-def join_list(q: Network, state, lists, field, router, member):  # type: ignore[no-untyped-def]
-    """Append an input's channel to one of a router's lists."""
-    count = q.routers_at + (router << ROUTER_BITS) + field
-    state[lists + (router << (q.port_bits + q.vc_bits)) + state[count]] = member
-    state[input_channel(q, router, member) + PLACE] = state[count]
-    state[count] += 1
+def _allocate_by_router(net, q: Network, state, now):  # type: ignore[no-untyped-def]
+    """Heads may ask for several outputs of their router, so these are looked at together."""
+    specials = 0
+    for k in range(state[WAITED]):
+        router = state[q.waited_at + k] >> q.port_bits
+        if state[q.special + router] == 0:
+            state[q.special + router] = 1
+            state[q.specials + specials] = router
+            specials += 1
+    for k in range(specials):
+        router = state[q.specials + k]
+        state[q.special + router] = 0
+        if not _serve_the_uncontested(net, q, state, router, now):
+            _match_channels(net, q, state, router, 0, q.ports, now)
 
 
 @inlined
-def leave_list(q: Network, state, lists, field, router, member):  # type: ignore[no-untyped-def]
-    """Take an input's channel out of one of a router's lists; the last one moves to its place."""
-    count = q.routers_at + (router << ROUTER_BITS) + field
-    first = lists + (router << (q.port_bits + q.vc_bits))
-    state[count] -= 1
-    place = state[input_channel(q, router, member) + PLACE]
-    last = state[first + state[count]]
-    state[first + place] = last
-    state[input_channel(q, router, last) + PLACE] = place
+def _serve_one(net, q: Network, state, router, output, now):  # type: ignore[no-untyped-def]
+    """Whoever alone asks for an output gets the next free channel behind its pointer, under either allocator.
+
+    Only where a set is one word, and heads ask for one output each. Returns whether nobody else can get a channel."""
+    if words(q) > 1:
+        return False
+    record = q.outputs_at + output * q.output_stride
+    heads = state[record + q.waits]
+    mask = net[q.class_masks]
+    for k in range(1, classes(q)):
+        more = state[record + q.waits + k]
+        if more != 0:
+            mask = net[q.class_masks + k] if heads == 0 else mask | net[q.class_masks + k]
+        heads |= more
+    mask &= state[record + FREE]
+    if mask == 0:
+        return True
+    first = output - (router << q.port_bits) << q.vc_bits
+    if heads & (heads - 1) != 0:
+        if plain(q):
+            _serve_several(net, q, state, router, record, heads, mask, first, now)
+        return plain(q)
+    waiter = lowest_bit(heads)
+    inside = state[input_channel(q, router, waiter) + VC_ACCEPT] - first
+    for k in range(classes(q)):
+        state[record + q.waits + k] = 0
+    channel = first + next_bit(mask, inside if 0 < inside < MASK_BITS else 0)
+    _own_channel(net, q, state, router, waiter, channel, True, now)
+    return True
 
 
 @inlined
-def allocate_vcs(net, q: Network, state, router, now):  # type: ignore[no-untyped-def]
-    """Match heads that wait at the inputs of a router to channels of its outputs that no packet owns."""
-    for iteration in range(q.vc_iterations):
-        contested = _contested_ports(net, q, state, router, now)
-        if contested == _NOBODY:
-            return
-        if q.vc_separable != 0:
-            matches = _choose_vcs_input_first(net, q, state, router, now)
+def _serve_several(net, q: Network, state, router, record, heads, mask, first, now):  # type: ignore[no-untyped-def]
+    """One iteration of iSLIP at an output: its free channels, `mask`, each grant to one of `heads`."""
+    grants = q.grants_at + (router << (q.port_bits + q.vc_bits)) + first
+    granted = 0
+    while mask != 0:
+        vc = lowest_bit(mask)
+        mask &= mask - 1
+        waiter = next_bit(heads, state[grants + vc])
+        state[q.offers + waiter] |= 1 << vc
+        granted |= 1 << waiter
+    state[record + q.waits] = heads & ~granted
+    while granted != 0:
+        waiter = lowest_bit(granted)
+        granted &= granted - 1
+        inside = state[input_channel(q, router, waiter) + VC_ACCEPT] - first
+        channel = first + next_bit(state[q.offers + waiter], inside if 0 < inside < MASK_BITS else 0)
+        state[q.offers + waiter] = 0
+        _own_channel(net, q, state, router, waiter, channel, True, now)
+
+
+@inlined
+def _serve_the_uncontested(net, q: Network, state, router, now):  # type: ignore[no-untyped-def]
+    """As `_serve_one`, of the heads of a router that may ask for several outputs: those who ask alone for all of
+    theirs."""
+    if words(q) > 1:
+        return False
+    asked = 0
+    contested = 0
+    for port in range(q.ports):
+        output = output_port(q, router, port)
+        if state[output + FREE] != 0:
+            here = 0
+            for k in range(classes(q)):
+                here |= state[output + q.waits + k]
+            asked |= here
+            if here & (here - 1) != 0:
+                contested |= here
+    alone = asked & ~contested
+    while alone != 0:
+        waiter = lowest_bit(alone)
+        alone &= alone - 1
+        channel = _nearest_channel(net, q, state, router, input_channel(q, router, waiter))
+        if channel >= 0:
+            _take_channel(net, q, state, router, waiter, channel, True, now)
+    return contested == 0
+
+
+@inlined
+def _match_channels(net, q: Network, state, router, first_port, after, now):  # type: ignore[no-untyped-def]
+    """All iterations of the allocator over some outputs of a router."""
+    for iteration in range(1 if plain(q) else q.vc_iterations):
+        if not plain(q) and q.vc_separable != 0:
+            matches = _choose_input_first(net, q, state, router, first_port, after)
         else:
-            matches = _choose_vcs_output_first(net, q, state, router, contested, now)
+            matches = _choose_output_first(net, q, state, router, first_port, after)
         for k in range(matches):
             waiter = state[q.winners + k]
             channel = state[q.offered + waiter]
             state[q.offered + waiter] = -1
-            if iteration == 0:
-                state[output_channel(q, router, channel) + VC_GRANT] = waiter + 1
-                state[input_channel(q, router, waiter) + VC_ACCEPT] = channel + 1
-            _take_channel(q, state, router, waiter, channel, now)
+            _take_channel(net, q, state, router, waiter, channel, iteration == 0, now)
+        if matches == 0:
+            break
 
 
 @inlined
-def _contested_ports(net, q: Network, state, router, now):  # type: ignore[no-untyped-def]
-    """A mask of the outputs (modulo 32) that several heads ask for; _NOBODY if no head can ask for any."""
-    list_at = q.waiters_at + (router << (q.port_bits + q.vc_bits))
-    asked = 0
-    contested = 0
-    for k in range(state[q.routers_at + (router << ROUTER_BITS) + WAITERS]):
-        record = input_channel(q, router, state[list_at + k])
-        if state[record + READY] > now:
-            continue
-        row = state[record + ROUTE_ROW]
-        for c in range(q.candidates):
-            candidate = net[row + c]
-            if candidate < 0:
-                break
-            port = candidate >> MASK_BITS
-            if candidate & _MASK & state[output_port(q, router, port) + FREE] != 0:
-                bit = _port_bit(port)
-                contested |= asked & bit
-                asked |= bit
-    return contested if asked != 0 else _NOBODY
-
-
-@inlined
-def _port_bit(port):  # type: ignore[no-untyped-def]
-    """One bit for an output; two outputs may share one, which costs time and changes nothing."""
-    return 1 << (port & 31)
-
-
-@inlined
-def _nearest_channel(net, q: Network, state, router, record, contested):  # type: ignore[no-untyped-def]
-    """The free channel next behind a head's pointer; -1 if there is none or if a port it asks for is `contested`."""
+def _nearest_channel(net, q: Network, state, router, record):  # type: ignore[no-untyped-def]
+    """The free channel next behind a head's pointer; -1 if there is none."""
     wrap = (1 << (q.port_bits + q.vc_bits)) - 1
     pointer = state[record + VC_ACCEPT]
-    row = state[record + ROUTE_ROW]
+    row = routes_at(q, state, router, record)
     best = -1
     nearest = NEVER
-    for c in range(q.candidates):
+    for c in range(candidates(q)):
         candidate = net[row + c]
         if candidate < 0:
             break
         port = candidate >> MASK_BITS
-        mask = candidate & _MASK & state[output_port(q, router, port) + FREE]
+        mask = net[q.class_masks + (candidate & _CLASS)] & state[output_port(q, router, port) + FREE]
         if mask == 0:
             continue
-        if contested & _port_bit(port) != 0:
-            return -1
         first = port << q.vc_bits
-        beyond = mask >> (pointer - first) << (pointer - first) if first < pointer < first + MASK_BITS else mask
-        channel = first + lowest_bit(beyond if beyond != 0 else mask)
+        inside = pointer - first
+        channel = first + next_bit(mask, inside if 0 < inside < MASK_BITS else 0)
         behind = (channel - pointer) & wrap
         if behind < nearest:
             nearest = behind
@@ -162,83 +237,81 @@ def _nearest_channel(net, q: Network, state, router, record, contested):  # type
 
 
 @inlined
-def _choose_vcs_output_first(net, q: Network, state, router, contested, now):  # type: ignore[no-untyped-def]
-    """Each free channel grants to the next requester behind its pointer, each requester accepts the next grant.
+def _choose_output_first(net, q: Network, state, router, first_port, after):  # type: ignore[no-untyped-def]
+    """Each free channel grants to the next head behind its pointer, each head accepts the next grant.
 
-    Who alone asks for its ports gets all their grants, so only contested ones need be written down. Leaves the
-    requesters matched in `winners` and their channels in `offered`; returns how many.
+    Leaves the heads matched in `winners` and their channels in `offered`; returns how many.
     """
     wrap = (1 << (q.port_bits + q.vc_bits)) - 1
-    list_at = q.waiters_at + (router << (q.port_bits + q.vc_bits))
-    granting = 0
     matches = 0
-    for k in range(state[q.routers_at + (router << ROUTER_BITS) + WAITERS]):
-        waiter = state[list_at + k]
-        record = input_channel(q, router, waiter)
-        if state[record + READY] > now:
-            continue
-        best = _nearest_channel(net, q, state, router, record, contested)
-        if best >= 0:
-            state[q.winners + matches] = waiter
-            state[q.offered + waiter] = best
-            matches += 1
-            continue
-        row = state[record + ROUTE_ROW]
-        for c in range(q.candidates):
-            candidate = net[row + c]
-            if candidate < 0:
-                break
-            port = candidate >> MASK_BITS
-            mask = candidate & _MASK & state[output_port(q, router, port) + FREE]
-            while mask != 0:
-                channel = (port << q.vc_bits) + lowest_bit(mask)
-                mask &= mask - 1
-                behind = (waiter - state[output_channel(q, router, channel) + VC_GRANT]) & wrap
-                if state[q.chosen + channel] < 0:
-                    state[q.touched + granting] = channel
-                    granting += 1
-                elif behind >= state[q.chosen_distance + channel]:
-                    continue
-                state[q.chosen + channel] = waiter
-                state[q.chosen_distance + channel] = behind
-    for k in range(granting):
-        channel = state[q.touched + k]
-        waiter = state[q.chosen + channel]
-        state[q.chosen + channel] = -1
-        behind = (channel - state[input_channel(q, router, waiter) + VC_ACCEPT]) & wrap
-        if state[q.offered + waiter] < 0:
-            state[q.winners + matches] = waiter
-            matches += 1
-        elif behind >= state[q.offered_distance + waiter]:
-            continue
-        state[q.offered + waiter] = channel
-        state[q.offered_distance + waiter] = behind
+    for port in range(first_port, after):
+        output = output_port(q, router, port)
+        free = state[output + FREE]
+        if classes(q) == 1:
+            free &= net[q.class_masks]
+        while free != 0:
+            vc = lowest_bit(free)
+            free &= free - 1
+            channel = (port << q.vc_bits) + vc
+            grant = state[q.grants_at + (router << (q.port_bits + q.vc_bits)) + channel]
+            if classes(q) == 1:
+                waiter = next_member(q, state, output + q.waits, grant)
+            else:
+                _collect_heads(net, q, state, output, vc)
+                waiter = next_member(q, state, q.some, grant)
+            if waiter < 0:
+                continue
+            behind = (channel - state[input_channel(q, router, waiter) + VC_ACCEPT]) & wrap
+            if state[q.offered + waiter] < 0:
+                state[q.winners + matches] = waiter
+                matches += 1
+            elif behind >= state[q.offered_distance + waiter]:
+                continue
+            state[q.offered + waiter] = channel
+            state[q.offered_distance + waiter] = behind
     return matches
 
 
 @inlined
-def _choose_vcs_input_first(net, q: Network, state, router, now):  # type: ignore[no-untyped-def]
-    """Each requester asks for one free channel, the next behind its pointer; each of those grants to the next of its
-    requesters. Returns as `_choose_vcs_output_first`."""
+def _collect_heads(net, q: Network, state, output, vc):  # type: ignore[no-untyped-def]
+    """Leave those who wait for a channel of an output in `some`."""
+    for w in range(words(q)):
+        heads = 0
+        for k in range(classes(q)):
+            if net[q.class_masks + k] >> vc & 1 != 0:
+                heads |= state[output + q.waits + k * words(q) + w]
+        state[q.some + w] = heads
+
+
+@inlined
+def _choose_input_first(net, q: Network, state, router, first_port, after):  # type: ignore[no-untyped-def]
+    """Each head asks for one free channel, the next behind its pointer; each of those grants to the next of the heads
+    that ask. Returns as `_choose_output_first`."""
     wrap = (1 << (q.port_bits + q.vc_bits)) - 1
-    list_at = q.waiters_at + (router << (q.port_bits + q.vc_bits))
+    for w in range(words(q)):
+        state[q.some + w] = 0
+    for port in range(first_port, after):
+        waits = output_port(q, router, port) + q.waits
+        for k in range(classes(q)):
+            for w in range(words(q)):
+                state[q.some + w] |= state[waits + k * words(q) + w]
     granting = 0
-    for k in range(state[q.routers_at + (router << ROUTER_BITS) + WAITERS]):
-        waiter = state[list_at + k]
-        record = input_channel(q, router, waiter)
-        if state[record + READY] > now:
-            continue
-        best = _nearest_channel(net, q, state, router, record, 0)
-        if best < 0:
-            continue
-        behind = (waiter - state[output_channel(q, router, best) + VC_GRANT]) & wrap
-        if state[q.chosen + best] < 0:
-            state[q.touched + granting] = best
-            granting += 1
-        elif behind >= state[q.chosen_distance + best]:
-            continue
-        state[q.chosen + best] = waiter
-        state[q.chosen_distance + best] = behind
+    for w in range(words(q)):
+        heads = state[q.some + w]
+        while heads != 0:
+            waiter = (w << word_bits(q)) + lowest_bit(heads)
+            heads &= heads - 1
+            best = _nearest_channel(net, q, state, router, input_channel(q, router, waiter))
+            if best < 0:
+                continue
+            behind = (waiter - state[q.grants_at + (router << (q.port_bits + q.vc_bits)) + best]) & wrap
+            if state[q.chosen + best] < 0:
+                state[q.touched + granting] = best
+                granting += 1
+            elif behind >= state[q.chosen_distance + best]:
+                continue
+            state[q.chosen + best] = waiter
+            state[q.chosen_distance + best] = behind
     for k in range(granting):
         channel = state[q.touched + k]
         waiter = state[q.chosen + channel]
@@ -249,182 +322,33 @@ def _choose_vcs_input_first(net, q: Network, state, router, now):  # type: ignor
 
 
 @inlined
-def _take_channel(q: Network, state, router, waiter, channel, now):  # type: ignore[no-untyped-def]
-    """A head gets its channel: from now on its packet owns it, and bids for the crossbar."""
-    vc = channel & ((1 << q.vc_bits) - 1)
-    state[output_port(q, router, channel >> q.vc_bits) + FREE] &= ~(1 << vc)
-    state[output_channel(q, router, channel) + TAIL_SENT] = 0
-    leave_list(q, state, q.waiters_at, WAITERS, router, waiter)
-    join_list(q, state, q.bidders_at, BIDDERS, router, waiter)
+def _take_channel(net, q: Network, state, router, waiter, channel, move_pointers, now):  # type: ignore[no-untyped-def]
+    """A head gets its channel: from now on its packet owns it, and may bid for the crossbar a stage later."""
     record = input_channel(q, router, waiter)
-    state[record + STATUS] = ACTIVE
-    state[record + TAKEN] = channel
-    state[record + READY] = now + q.switch_alloc_cycles
-    state[VC_GRANTS] += 1
+    row = routes_at(q, state, router, record)
+    for c in range(candidates(q)):
+        candidate = net[row + c]
+        if candidate < 0:
+            break
+        port = candidate >> MASK_BITS
+        leave(q, state, output_port(q, router, port) + q.waits + (candidate & _CLASS) * words(q), waiter)
+    _own_channel(net, q, state, router, waiter, channel, move_pointers, now)
 
 
 @inlined
-def allocate_switch(q: Network, state, router, now):  # type: ignore[no-untyped-def]
-    """Match bidding flits to the crossbar of a router: one per crossbar input and one per output.
-
-    Leaves the winners (channels of inputs) in `winners`; returns how many.
-    """
-    requests = _collect_bids(q, state, router, now)
-    if requests == 0:
-        return 0
-    matches = 0
-    if _nothing_contested(q, state, requests):  # then every bid wins, under either allocator
-        for k in range(requests):
-            request = state[q.touched + k]
-            matches = _match(
-                q, state, router, request >> q.port_bits, request & ((1 << q.port_bits) - 1), matches, True
-            )
-    else:
-        for iteration in range(q.switch_iterations):
-            before = matches
-            if q.switch_separable != 0:
-                matches = _match_input_first(q, state, router, requests, matches, iteration == 0)
-            else:
-                matches = _match_output_first(q, state, router, requests, matches, iteration == 0)
-            if matches == before:
-                break
-    for k in range(matches):
-        request = state[q.winners + k]
-        winner = state[q.label + request]
-        expanded = request >> q.port_bits
-        state[q.matched_in + expanded] = 0
-        state[q.matched_out + (request & ((1 << q.port_bits) - 1))] = 0
-        turn = (winner & ((1 << q.vc_bits) - 1)) + q.input_speedup
-        state[crossbar_input(q, router, expanded) + VC_TURN] = turn if turn < q.vcs else turn - q.vcs
-        state[q.winners + k] = winner
-    for k in range(requests):
-        state[q.label + state[q.touched + k]] = -1
-    return matches
-
-
-@inlined
-def _collect_bids(q: Network, state, router, now):  # type: ignore[no-untyped-def]
-    """Flits with a credit, at most one per crossbar input and output: the next by the input's turn.
-
-    Leaves the requests, `crossbar input << port_bits | output`, in `touched` and who makes them in `label`.
-    """
-    list_at = q.bidders_at + (router << (q.port_bits + q.vc_bits))
-    wrap = (1 << q.vc_bits) - 1
-    requests = 0
-    for k in range(state[q.routers_at + (router << ROUTER_BITS) + BIDDERS]):
-        bidder = state[list_at + k]
-        record = input_channel(q, router, bidder)
-        channel = state[record + TAKEN]
-        if state[record + READY] > now or state[output_channel(q, router, channel) + CREDITS] == 0:
-            continue
-        vc = bidder & wrap
-        expanded = state[record + EXPANDED]
-        request = (expanded << q.port_bits) + (channel >> q.vc_bits)
-        behind = (vc - state[crossbar_input(q, router, expanded) + VC_TURN]) & wrap
-        if state[q.label + request] < 0:
-            state[q.touched + requests] = request
-            requests += 1
-        elif behind >= state[q.label_distance + request]:
-            continue
-        state[q.label + request] = bidder
-        state[q.label_distance + request] = behind
-    return requests
-
-
-@inlined
-def _nothing_contested(q: Network, state, requests):  # type: ignore[no-untyped-def]
-    """Whether all requests come from different crossbar inputs and go to different outputs. (Rarely wrong, and then
-    no: inputs and outputs are told apart modulo 64 and 32.)"""
-    inputs = 0
-    outputs = 0
-    for k in range(requests):
-        request = state[q.touched + k]
-        input_bit = 1 << (request >> q.port_bits & 63)
-        output_bit = _port_bit(request & ((1 << q.port_bits) - 1))
-        if inputs & input_bit != 0 or outputs & output_bit != 0:
-            return False
-        inputs |= input_bit
-        outputs |= output_bit
-    return True
-
-
-@inlined
-def _match_output_first(q: Network, state, router, requests, matches, move_pointers):  # type: ignore[no-untyped-def]
-    """One iteration of iSLIP over what is not matched yet."""
-    outputs = (1 << q.port_bits) - 1
-    wrap = (1 << (q.port_bits + q.speedup_bits)) - 1
-    for k in range(requests):
-        request = state[q.touched + k]
-        expanded = request >> q.port_bits
-        output = request & outputs
-        if state[q.matched_in + expanded] + state[q.matched_out + output] != 0:
-            continue
-        behind = (expanded - state[output_port(q, router, output) + SWITCH_GRANT]) & wrap
-        if state[q.chosen + output] < 0 or behind < state[q.chosen_distance + output]:
-            state[q.chosen + output] = expanded
-            state[q.chosen_distance + output] = behind
-    for k in range(requests):
-        output = state[q.touched + k] & outputs
-        expanded = state[q.chosen + output]
-        if expanded < 0:
-            continue
-        state[q.chosen + output] = -1
-        behind = (output - state[crossbar_input(q, router, expanded) + SWITCH_ACCEPT]) & outputs
-        if state[q.offered + expanded] < 0 or behind < state[q.offered_distance + expanded]:
-            state[q.offered + expanded] = output
-            state[q.offered_distance + expanded] = behind
-    for k in range(requests):
-        expanded = state[q.touched + k] >> q.port_bits
-        output = state[q.offered + expanded]
-        if output < 0:
-            continue
-        state[q.offered + expanded] = -1
-        matches = _match(q, state, router, expanded, output, matches, move_pointers)
-    return matches
-
-
-@inlined
-def _match_input_first(q: Network, state, router, requests, matches, move_pointers):  # type: ignore[no-untyped-def]
-    """One iteration of a separable allocator over what is not matched yet: inputs choose, then outputs grant."""
-    outputs = (1 << q.port_bits) - 1
-    wrap = (1 << (q.port_bits + q.speedup_bits)) - 1
-    for k in range(requests):
-        request = state[q.touched + k]
-        expanded = request >> q.port_bits
-        output = request & outputs
-        if state[q.matched_in + expanded] + state[q.matched_out + output] != 0:
-            continue
-        behind = (output - state[crossbar_input(q, router, expanded) + SWITCH_ACCEPT]) & outputs
-        if state[q.offered + expanded] < 0 or behind < state[q.offered_distance + expanded]:
-            state[q.offered + expanded] = output
-            state[q.offered_distance + expanded] = behind
-    for k in range(requests):
-        expanded = state[q.touched + k] >> q.port_bits
-        output = state[q.offered + expanded]
-        if output < 0:
-            continue
-        state[q.offered + expanded] = -1
-        behind = (expanded - state[output_port(q, router, output) + SWITCH_GRANT]) & wrap
-        if state[q.chosen + output] < 0 or behind < state[q.chosen_distance + output]:
-            state[q.chosen + output] = expanded
-            state[q.chosen_distance + output] = behind
-    for k in range(requests):
-        output = state[q.touched + k] & outputs
-        expanded = state[q.chosen + output]
-        if expanded < 0:
-            continue
-        state[q.chosen + output] = -1
-        matches = _match(q, state, router, expanded, output, matches, move_pointers)
-    return matches
-
-
-@inlined
-def _match(q: Network, state, router, expanded, output, matches, move_pointers):  # type: ignore[no-untyped-def]
-    """Enter a match; in the first iteration both pointers move behind it. Returns how many matches there are."""
-    state[q.matched_in + expanded] = 1
-    state[q.matched_out + output] = 1
+def _own_channel(net, q: Network, state, router, waiter, channel, move_pointers, now):  # type: ignore[no-untyped-def]
+    first = router << (q.port_bits + q.vc_bits)
+    taken = first + channel
+    record = input_channel(q, router, waiter)
+    state[output_port(q, router, channel >> q.vc_bits) + FREE] &= ~(1 << (channel & ((1 << q.vc_bits) - 1)))
+    state[q.owners_at + taken] = first + waiter
     if move_pointers:
-        state[output_port(q, router, output) + SWITCH_GRANT] = expanded + 1
-        state[crossbar_input(q, router, expanded) + SWITCH_ACCEPT] = output + 1
-    state[q.winners + matches] = (expanded << q.port_bits) + output
-    return matches + 1
+        state[q.grants_at + taken] = waiter + 1
+        state[record + VC_ACCEPT] = channel + 1
+    state[record + TAKEN] = taken
+    state[VC_GRANTS] += 1
+    if switch_stage(q) > 1:
+        state[record + READY] = now + switch_stage(q)
+        wake_at(q, state, now + switch_stage(q), first + waiter, MAY_BID)
+    elif state[q.credits_at + taken] != 0:  # this cycle's bids are over
+        enter_bid(net, q, state, first + waiter, taken)

@@ -4,17 +4,22 @@ Everything is one flat int64 array (`tables` for what never changes, `state` for
 hashed and compared in one call, and a kernel passes raw pointers. Sizes differ from network to network, so offsets are
 not constants here but fields of `Network`, a tuple of ints.
 
-Indices. Ports, virtual channels and crossbar inputs are numbered with strides that are powers of two, so that shifts
-take them apart: a *port* is `router << port_bits | port`, a *channel* of a port `port << vc_bits | vc`. Inputs and
-outputs are numbered alike. Outputs have more entries behind those of the routers: the *sources*, one per node. Circular
-order, which is all that the allocators use, doesn't mind the numbers left out. Times are cycles.
+Indices. Ports and virtual channels are numbered with strides that are powers of two, so that shifts take them apart: a
+*port* is `router << port_bits | port`, a *channel* of a router `port << vc_bits | vc`. Inputs and outputs are numbered
+alike. Outputs have more entries behind those of the routers: the *sources*, one per node. Circular order, which is all
+that the allocators use, doesn't mind the numbers left out.
+
+Sets. Who waits and who bids at an output is a set of channels of the router's inputs, a bit each: one word where they
+fit (62 channels; an 8 x 8 mesh with 8 virtual channels has 40), else words of 32. Times are cycles.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from archsim.kernels.special import Size
 
 NEVER = np.int64(1) << 60
 
@@ -22,7 +27,7 @@ NEVER = np.int64(1) << 60
 NOWHERE = -1
 FIRST_NODE = -2  # node n is FIRST_NODE - n
 
-# A route candidate is `port << MASK_BITS | mask of virtual channels`; -1 ends the list.
+# A route candidate is `port << MASK_BITS | class`; -1 ends the list. A class is a set of virtual channels.
 MASK_BITS = 32
 MAX_VCS = 31
 
@@ -38,17 +43,17 @@ MAX_PACKETS = 1 << (62 - PACKET_SHIFT)
 NOW = 0
 NEXT_PACKET = 1  # first packet not yet handed to its source
 IN_FLIGHT = 2  # packets handed to their source and not yet delivered
-BUSY_ROUTERS = 3
-BUSY_NODES = 4
-PENDING = 5  # flits and credits under way on links
-LAST_MOVE = 6  # cycle in which a flit last moved
-STUCK = 7  # 1 if no flit moved for `patience` cycles though some wait
-LOG_LENGTH = 8
-INJECTED = 9  # flits, by sources
-EJECTED = 10  # flits, by destinations
-CROSSED = 11  # flits through a router's crossbar
-LINKED = 12  # flits over a link between routers
-VC_GRANTS = 13
+BUSY_NODES = 3
+WAITED = 12  # outputs that a head waits for
+BID_FOR = 13  # outputs that a flit bids for
+LAST_MOVE = 4  # cycle in which a flit last moved
+STUCK = 5  # 1 if no flit moved for `patience` cycles though some wait
+LOG_LENGTH = 6
+INJECTED = 7  # flits, by sources
+EJECTED = 8  # flits, by destinations
+CROSSED = 9  # flits through a router's crossbar
+LINKED = 10  # flits over a link between routers
+VC_GRANTS = 11
 REGISTERS = 16
 
 # Columns of `packets` and `times`.
@@ -59,34 +64,34 @@ ENTERED, DELIVERED, NEXT_IN_QUEUE = range(3)
 LOG_COLUMNS = 6  # cycle, kind, where from, channel taken, packet, flit of the packet
 INJECT, HOP, EJECT = range(3)
 
-# States of an input's channel.
-IDLE, WAITING, ACTIVE = range(3)
+# Fields of an input's channel; its flits, a ring, follow. A channel without a packet that has got its next channel
+# (TAKEN) and with a flit holds a head that is routed and waits.
+HEAD = 0  # flits that have left since it was empty
+TAIL = 1  # flits that have come since then
+READY = 2  # first cycle in which its flit may bid, where the switch's stage takes more than one
+TAKEN = 3  # output and channel there that its packet owns, -1 for none
+VC_ACCEPT = 4  # pointer: the channel of the outputs it likes best
+HOME = 5  # where its credits go: a channel of an output (or source) and, from HOME_BITS on, after how many cycles
+HOME_BITS = 40
+RING = 6
+LINE = 8  # words of a cache line
 
-# Fields of an input's channel; its flits, a ring of `depth`, follow.
-STATUS = 0
-FIRST = 1  # place of the first flit in the ring
-COUNT = 2
-READY = 3  # first cycle in which it may ask
-TAKEN = 4  # channel of the router's outputs that its packet owns
-ROUTE_ROW = 5  # first candidate in the tables
-PLACE = 6  # in the router's list
-VC_ACCEPT = 7  # pointer: the channel of the outputs it likes best
-EXPANDED = 8  # its crossbar input, of the router's
-RING = 9
+# Of an output's channel, each in an array of its own: its credits (places free behind it, and TAIL_SENT while its
+# packet's tail has left and the credits are waited for); its grant pointer, the channel of the inputs it likes best;
+# its owner, the input's channel whose packet took it last (-1: a source's).
+TAIL_SENT = 1 << 32
 
-# Fields of an output's channel.
-CREDITS = 0
-TAIL_SENT = 1
-VC_GRANT = 2  # pointer: the channel of the inputs it likes best
-OUTPUT_BITS = 2
-
-# Fields of a crossbar input.
-VC_TURN = 0  # virtual channel that bids first
-SWITCH_ACCEPT = 1  # pointer: the output it likes best
-
-# Fields of an output.
+# Fields of an output. Behind them the sets of the inputs' channels that bid for it, and that wait for one of its
+# channels, by class.
 FREE = 0  # mask of the channels that no packet owns
 SWITCH_GRANT = 1  # pointer: the crossbar input it likes best
+LEADS = 2  # from a channel of it to the one that it leads to: the difference, and a low bit for a node
+ARRIVES = 3  # after how many cycles
+BIDS = 4
+
+# Fields of a crossbar input.
+VC_TURN = 0  # place among its channels of the one that bids first
+SWITCH_ACCEPT = 1  # pointer: the output it likes best
 
 # Fields of a link, by output.
 LINK_TO = 0
@@ -94,13 +99,18 @@ LINK_CYCLES = 1
 # Fields of a link, by input.
 LINK_FROM = 0
 CREDIT_CYCLES = 1
-PAIR_BITS = 1  # of the four records above: two words each
+PAIR_BITS = 1  # of the three records above: two words each
 
-# Fields of a router.
-WAITERS = 0
-BIDDERS = 1
-IS_BUSY = 2
-ROUTER_BITS = 2
+# Kinds of events, each with a wheel of its own, and how many are in a cycle's slot.
+FLIT = 0  # arrives at a channel of an input: channel, flit
+LAST_FLIT = 1  # arrives at a node, from a channel of an output: channel, flit
+CREDIT = 2  # comes home to a channel of an output
+WAKE = 3  # of a channel: a stage of its router has passed
+KIND_BITS = 2
+
+# What a WAKE is for, in its low bits.
+MAY_ASK, MAY_BID, IS_FREE = range(3)
+WAKE_BITS = 2
 
 # Fields of a source.
 QUEUE_HEAD = 0
@@ -132,107 +142,180 @@ class Network(NamedTuple):
     switch_separable: int
     switch_iterations: int
     candidates: int
+    classes: int  # different sets of channels among the routes
     patience: int
-    wheel: int
-    slot: int
-    # strides
+    # strides and sizes
     vc_bits: int = 0
     port_bits: int = 0
-    speedup_bits: int = 0
-    channel_stride: int = 0
+    word_bits: int = 0  # of a set of channels
+    words: int = 0
+    input_stride: int = 0
+    ring_mask: int = 0
+    output_stride: int = 0
+    waits: int = 0  # offset in an output's record of its sets of channels that wait
     sources: int = 0  # the first output that is a source
+    wheel: int = 0
+    flit_slot: int = 0
+    credit_slot: int = 0
+    wake_slot: int = 0
     # offsets in the tables
     link_of_output: int = 0
     link_of_input: int = 0
+    class_masks: int = 0
+    places: int = 0
+    starts: int = 0
+    ends: int = 0
+    parts: int = 0
+    turns: int = 0
+    channel_at: int = 0
     route: int = 0
     table_length: int = 0
     # offsets in the state
-    routers_at: int = 0
+    slots: int = 0
+    waited_at: int = 0
+    bid_at: int = 0
+    seen_at: int = 0  # by router, the crossbar inputs that an output grants to
+    inputs_granted: int = 0  # by place in `bid_at`
+    special: int = 0  # by router, whether its outputs have to be looked at together
+    specials: int = 0
     inputs_at: int = 0
-    waiters_at: int = 0
-    bidders_at: int = 0
     crossbar_at: int = 0
     outputs_at: int = 0
-    output_channels_at: int = 0
+    credits_at: int = 0
+    grants_at: int = 0
+    owners_at: int = 0
     sources_at: int = 0
-    busy_routers_at: int = 0
     busy_nodes_at: int = 0
-    slot_count: int = 0
-    events: int = 0
+    flits: int = 0
+    credits: int = 0
+    wakes: int = 0
     # scratch of the allocators
+    some: int = 0
+    taken: int = 0
     chosen: int = 0
     chosen_distance: int = 0
     offered: int = 0
     offered_distance: int = 0
     touched: int = 0
     winners: int = 0
-    label: int = 0
-    label_distance: int = 0
-    matched_in: int = 0
-    matched_out: int = 0
+    matched: int = 0
+    offers: int = 0
     state_length: int = 0
+    plain: Size = ()
 
 
 def _bits(count: int) -> int:
     return (count - 1).bit_length()
 
 
+def is_plain(q: Network, words: int) -> bool:
+    """Whether a network has the common form that the kernel is compiled for on its own."""
+    one_way = q.candidates == q.classes == words == 1
+    one_match = q.vc_iterations == q.switch_iterations == 1 and not q.vc_separable and not q.switch_separable
+    return one_way and one_match and q.routing_cycles + q.vc_alloc_cycles == q.switch_alloc_cycles == 1
+
+
 def lay_out(network: Network, longest_link_cycles: int) -> Network:
-    """The same network with its strides, the size of its event wheel, and offsets."""
+    """The same network with its strides, the sizes of its event wheels, and offsets."""
     q = network
-    vc_bits, port_bits, speedup_bits = _bits(q.vcs), _bits(q.ports), _bits(q.input_speedup)
+    vc_bits, port_bits = _bits(q.vcs), _bits(q.ports)
+    channels = q.ports << vc_bits
+    word_bits = 6 if channels <= 62 else 5
+    words = 1 if channels <= 62 else -(-channels >> 5)
+    ring = 1 << _bits(q.depth)
     ports = q.routers << port_bits
     outputs = ports + q.nodes
-    channels = 1 << (port_bits + vc_bits)
-    stride = RING + q.depth
-    # In one cycle arrive at most one flit per output and source, one credit per crossbar input and one per destination.
-    slot = q.routers * q.ports * (1 + q.input_speedup) + 2 * q.nodes
-    wheel = 1 << (2 + longest_link_cycles + max(q.crossbar_cycles, q.credit_cycles)).bit_length()
-    crossbar = 1 << (port_bits + speedup_bits)
-    scratch = max(channels, crossbar)
-    requests = crossbar << port_bits
+    input_stride, waits = -(-(RING + ring) // LINE) * LINE, BIDS + words
+    output_stride = -(-(waits + q.classes * words) // LINE) * LINE
+    farthest = max(
+        longest_link_cycles + max(q.crossbar_cycles, q.credit_cycles),
+        q.routing_cycles + q.vc_alloc_cycles,
+        q.switch_alloc_cycles,
+    )
+    wheel = 1 << (2 + farthest).bit_length()
+    # In one cycle arrive at most one flit per output and source, one credit per crossbar input and destination; wake at
+    # most all channels that were taken at once, and what came or left one stage ago.
+    flit_slot = q.routers * q.ports + q.nodes
+    credit_slot = q.routers * q.ports * q.input_speedup + q.nodes
+    wake_slot = q.routers * q.ports * (q.vcs + 2 * q.input_speedup + 3)
+    scratch = channels + 1
     tables = (
-        ("link_of_output", outputs << PAIR_BITS), ("link_of_input", ports << PAIR_BITS),
+        ("link_of_output", outputs << PAIR_BITS), ("link_of_input", ports << PAIR_BITS), ("class_masks", q.classes),
+        *((name, 1 << vc_bits) for name in ("places", "starts", "ends", "parts", "turns", "channel_at")),
         ("route", q.routers * q.nodes * q.candidates),
     )  # fmt: skip
     parts = (
-        ("routers_at", q.routers << ROUTER_BITS), ("inputs_at", q.routers * channels * stride),
-        ("waiters_at", q.routers * channels), ("bidders_at", q.routers * channels),
-        ("crossbar_at", q.routers * crossbar << PAIR_BITS), ("outputs_at", outputs << PAIR_BITS),
-        ("output_channels_at", outputs << vc_bits << OUTPUT_BITS), ("sources_at", q.nodes << SOURCE_BITS),
-        ("busy_routers_at", q.routers), ("busy_nodes_at", q.nodes),
-        ("slot_count", wheel), ("events", wheel * slot * 2),
-        ("chosen", scratch), ("chosen_distance", scratch), ("offered", scratch), ("offered_distance", scratch),
-        ("touched", max(scratch, requests)), ("winners", scratch),
-        ("label", requests), ("label_distance", requests), ("matched_in", scratch), ("matched_out", scratch),
+        ("slots", wheel << KIND_BITS), ("waited_at", ports + 1), ("bid_at", ports + 1), ("inputs_granted", ports),
+        ("seen_at", q.routers), ("special", q.routers), ("specials", q.routers),
+        ("inputs_at", (ports << vc_bits) * input_stride), ("crossbar_at", ports << vc_bits << PAIR_BITS),
+        ("outputs_at", outputs * output_stride), ("credits_at", outputs << vc_bits), ("grants_at", outputs << vc_bits),
+        ("owners_at", outputs << vc_bits), ("sources_at", q.nodes << SOURCE_BITS), ("busy_nodes_at", q.nodes),
+        ("flits", wheel * flit_slot * 4), ("credits", wheel * credit_slot), ("wakes", wheel * wake_slot),
+        ("some", words), ("taken", words), ("chosen", scratch), ("chosen_distance", scratch), ("offered", scratch),
+        ("offered_distance", scratch), ("touched", scratch), ("winners", scratch), ("matched", scratch),
+        ("offers", scratch),
     )  # fmt: skip
-    fields = {
-        "vc_bits": vc_bits, "port_bits": port_bits, "speedup_bits": speedup_bits, "channel_stride": stride,
-        "sources": ports, "wheel": wheel, "slot": slot,
+    fields: dict[str, Any] = {
+        "vc_bits": vc_bits, "port_bits": port_bits, "word_bits": word_bits, "words": words,
+        "input_stride": input_stride, "ring_mask": ring - 1, "output_stride": output_stride, "waits": waits,
+        "plain": (None,) * int(is_plain(q, words)), "sources": ports, "wheel": wheel,
+        "flit_slot": flit_slot, "credit_slot": credit_slot, "wake_slot": wake_slot,
     }  # fmt: skip
-    for sizes, start, total in ((tables, 0, "table_length"), (parts, REGISTERS, "state_length")):
+    for sizes, start, unit, total in ((tables, 0, 1, "table_length"), (parts, REGISTERS, LINE, "state_length")):
         at = start
         for name, size in sizes:
             fields[name] = at
-            at += size
+            at += -(-size // unit) * unit
         fields[total] = at
     return network._replace(**fields)
 
 
-def new_state(network: Network) -> np.ndarray:
-    """An empty network at cycle 0: all buffers empty, all credits at home, all arbiters at their first input."""
+def new_state(network: Network, tables: np.ndarray) -> np.ndarray:
+    """An empty network at cycle 0: all buffers empty, all credits at home, all arbiters at their first input.
+
+    What an output or an input's channel looks up about its link in every cycle is copied into its record."""
     q = network
-    state = np.zeros(q.state_length, np.int64)
-    state[q.output_channels_at + CREDITS : q.sources_at : 1 << OUTPUT_BITS] = q.depth
-    state[q.outputs_at + FREE : q.output_channels_at : 1 << PAIR_BITS] = (1 << q.vcs) - 1
-    inputs = state[q.inputs_at : q.waiters_at].reshape(q.routers, 1 << q.port_bits, 1 << q.vc_bits, q.channel_stride)
-    crossbar = np.arange(1 << q.port_bits)[:, None] << q.speedup_bits
-    inputs[:, :, :, EXPANDED] = crossbar + np.arange(1 << q.vc_bits) % q.input_speedup
-    sources = state[q.sources_at : q.busy_routers_at].reshape(q.nodes, 1 << SOURCE_BITS)
+    room = np.zeros(q.state_length + LINE, np.int64)
+    first = -room.ctypes.data // room.itemsize % LINE  # records are lines of the cache
+    state = room[first : first + q.state_length]
+    state[q.credits_at : q.grants_at] = q.depth
+    state[q.owners_at : q.sources_at] = -1
+    outputs = state[q.outputs_at : q.credits_at].reshape(-1, q.output_stride)
+    inputs = state[q.inputs_at : q.crossbar_at].reshape(-1, 1 << q.vc_bits, q.input_stride)
+    sources = state[q.sources_at : q.busy_nodes_at].reshape(q.nodes, 1 << SOURCE_BITS)
+    to, cycles = tables[q.link_of_output : q.link_of_input].reshape(-1, 2).T
+    change = np.where(to >= 0, to - np.arange(len(to)), 0) << q.vc_bits
+    outputs[:, FREE] = (1 << q.vcs) - 1
+    outputs[:, LEADS] = change << 1 | (to < 0)
+    outputs[:, ARRIVES] = cycles + 1
+    outputs[: q.sources, ARRIVES] += q.crossbar_cycles
+    origin, back = tables[q.link_of_input : q.class_masks].reshape(-1, 2).T
+    home = (np.maximum(origin, 0)[:, None] << q.vc_bits) + np.arange(1 << q.vc_bits)
+    inputs[:, :, HOME] = home | (back[:, None] + 1) << HOME_BITS
+    inputs[:, :, TAKEN] = -1
     sources[:, [QUEUE_HEAD, QUEUE_TAIL, QUEUE_VC, LAST_VC]] = -1
     state[q.chosen : q.chosen_distance] = -1
     state[q.offered : q.offered_distance] = -1
-    state[q.label : q.label_distance] = -1
-    turns = state[q.crossbar_at + VC_TURN : q.outputs_at : 1 << PAIR_BITS].reshape(-1, 1 << q.speedup_bits)
-    turns[:] = np.arange(1 << q.speedup_bits)
     return state
+
+
+def crossbar_tables(network: Network) -> np.ndarray:
+    """How the virtual channels of a port stand in the sets that bid: together if they share an input of the crossbar.
+
+    By virtual channel its place. By place: the first place of its input, which is the input's number; the first one
+    behind the input; a mask of the input's places from its first one on; the place from its first one on that is looked
+    at first after this one has won; the virtual channel.
+    """
+    q = network
+    size = 1 << q.vc_bits
+    order = sorted(range(q.vcs), key=lambda vc: (vc % q.input_speedup, vc))
+    table = np.zeros((6, size), np.int64)
+    for place, vc in enumerate(order):
+        part = [other for other in order if other % q.input_speedup == vc % q.input_speedup]
+        start = order.index(part[0])
+        turn = (vc + q.input_speedup) % q.vcs
+        table[0, vc] = place
+        table[1:, place] = (
+            start, start + len(part), (1 << len(part)) - 1, next((k for k, c in enumerate(part) if c >= turn), 0), vc,
+        )  # fmt: skip
+    return table.ravel()

@@ -74,6 +74,10 @@ def test_one_s_own_link(tmp_path: Path) -> None:
     [
         (["nvlnk4", "--devices", "2"], "did you mean 'nvlink4'?"),
         (["nvlink4"], "unknown number of devices (expected --devices with 2 or more)"),
+        (
+            ["nvlink5", "--devices", "8", "--set", "launch=eager"],
+            "NVLink 5 doesn't say what a launch on a stream takes (expected `eager_launch`, or launch: graph)",
+        ),
         (["nvlink4", "--devices", "1"], "a collective of 1 device (expected --devices with 2 or more)"),
         (["nvlink4", "--devices", "-3"], "a collective of -3 devices (expected"),
         (["h200"], "has no link"),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from archsim.cli import app
+from archsim.fabric.noc_spec import Pattern
 
 SMALL = """\
 kind: noc
@@ -74,18 +77,51 @@ def test_a_table_and_a_figure(small: Path, tmp_path: Path) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_runs_with_seeds_of_their_own_give_mean_and_spread(small: Path) -> None:
+    changes = ["traffic.rates=[0.2]", "measurement.procedure=booksim", "measurement.sample_cycles=200"]
+
+    def point(*more: str) -> dict[str, Any]:
+        result = CliRunner().invoke(app, ["noc", str(small), *changes, *more, "--no-saturation", "--json"])
+        assert result.exit_code == 0, result.output
+        found: dict[str, Any] = json.loads(result.stdout)["points"][0]
+        return found
+
+    single = [point(f"measurement.seed={seed}") for seed in (7, 8, 9)]
+    latencies = [one["latency_cycles"] for one in single]
+    together = point("measurement.seed=7", "measurement.runs=3")
+    assert len(set(latencies)) == 3
+    assert together["latency_cycles"] == pytest.approx(statistics.mean(latencies))
+    assert together["latency_deviation_cycles"] == pytest.approx(statistics.stdev(latencies))
+    assert together["packets"] == sum(one["packets"] for one in single)
+    for one in single:  # three samples of warm-up, then three to seven that count
+        assert one["warm_up_cycles"] == 600
+        assert one["measured_cycles"] in range(600, 1401, 200)
+    result = CliRunner().invoke(app, ["noc", str(small), *changes, "measurement.runs=3", "--no-saturation"])
+    assert "std. dev." in result.stdout and "means of 3 runs" in result.stdout
+
+
 def test_clock_and_flit_give_bytes(small: Path) -> None:
     result = CliRunner().invoke(app, ["noc", str(small), "clock=2 GHz", "flit=16 B", "--no-saturation"])
     assert result.exit_code == 0, result.output
     assert "GB/s" in result.stdout
 
 
-@pytest.mark.parametrize("pattern", ["transpose", "bit_complement", "tornado", "neighbour", "shuffle", "permutation"])
-def test_every_pattern_runs(pattern: str, small: Path) -> None:
+@pytest.mark.parametrize("pattern", [pattern for pattern in Pattern if pattern is not Pattern.HOTSPOT])
+def test_every_pattern_runs(pattern: Pattern, small: Path) -> None:
     changes = ["topology.size=[4,4]", f"traffic.pattern={pattern}", "traffic.rates=[0.02]", "--no-saturation", "--json"]
     result = CliRunner().invoke(app, ["noc", str(small), *changes])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["points"][0]["stability"] == "stable"
+
+
+def test_a_hotspot_saturates_first(small: Path) -> None:
+    """Half of nine nodes' packets go to one of them, which takes one flit per cycle: at most 1 / (9 (0.5 + 0.5 / 9))."""
+    changes = ["traffic.rates=[0.05]", "traffic.pattern=hotspot", "traffic.hotspots=[4]", "traffic.hotspot_share=0.5"]
+    result = CliRunner().invoke(app, ["noc", str(small), *changes, "--json"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["points"][0]["stability"] == "stable"
+    assert 0.7 * 0.2 < report["saturation"]["stable_rate"] <= 1 / (9 * (0.5 + 0.5 / 9)) * 1.1
 
 
 @pytest.mark.parametrize(
@@ -103,6 +139,9 @@ def test_every_pattern_runs(pattern: str, small: Path) -> None:
         (["router.virtual_channels=99"], "router.virtual_channels"),
         (["router.input_speedup=4"], "at most one crossbar input per virtual channel"),
         (["topology.size=[1]"], "2 to 4096 nodes"),
+        (["measurement.warm_up_samples=3"], "expected procedure: booksim, or no warm_up_samples"),
+        (["measurement.procedure=booksim", "measurement.warm_up_samples=9"], "most_samples of at least their sum"),
+        (["measurement.procedure=booksimm"], "did you mean 'booksim'?"),
     ],
 )
 def test_bad_input_says_what_to_change(changes: list[str], message: str, small: Path) -> None:

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from noc_cases import differences, noc_spec, random_case, random_packets, run_kernel, run_oracle
+from noc_cases import (
+    differences,
+    noc_spec,
+    plain_case,
+    random_case,
+    random_packets,
+    run_kernel,
+    run_oracle,
+    wide_case,
+)
 
 from archsim.config.errors import UserError
 from archsim.fabric.noc import build_network
@@ -25,6 +34,20 @@ ROUTER = {"virtual_channels": 4, "buffer_flits": 4}
 @given(SEEDS)
 def test_kernel_equals_oracle(seed: int) -> None:
     case = random_case(seed)
+    assert differences(run_kernel(case), run_oracle(case)) == []
+
+
+@settings(max_examples=120, deadline=None)
+@given(SEEDS)
+def test_the_common_form_equals_the_oracle_too(seed: int) -> None:
+    case = plain_case(seed)
+    assert differences(run_kernel(case), run_oracle(case)) == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS)
+def test_routers_with_many_channels_equal_the_oracle_too(seed: int) -> None:
+    case = wide_case(seed)
     assert differences(run_kernel(case), run_oracle(case)) == []
 
 
@@ -50,7 +73,7 @@ def test_everything_arrives_and_the_checker_agrees(seed: int) -> None:
     assert run.counts.injected_flits == run.counts.ejected_flits == flits
     assert check_moves(case.network, run.packets, run.log) == []
     q = case.network.network
-    credits = run.state[q.output_channels_at : q.sources_at : 4]
+    credits = run.state[q.credits_at : q.grants_at]
     assert (credits == q.depth).all(), "a credit didn't come home"
 
 
@@ -101,9 +124,9 @@ def test_a_mutant_kernel_is_told_from_the_oracle(field: str) -> None:
     q = case.network.network
     local = int(np.flatnonzero(case.network.wiring.link_to[0] == -2)[0])
     if field == "credits":
-        run.state[q.output_channels_at + (local << q.vc_bits << 2)] -= 1
+        run.state[q.credits_at + (local << q.vc_bits)] -= 1
     else:
-        run.state[q.outputs_at + (local << 1)] &= ~1
+        run.state[q.outputs_at + local * q.output_stride] &= ~1
     run.add(case.packets)
     run.advance(case.until)
     assert differences(run, run_oracle(case)) != []

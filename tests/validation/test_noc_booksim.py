@@ -55,16 +55,41 @@ def test_20_flit_latency(rate: float) -> None:
     assert point.latency_cycles == pytest.approx(reference[rate], rel=TOLERANCE)
 
 
-@pytest.mark.validate
-def test_20_flit_latency_at_70_percent_of_saturation() -> None:
-    """The one point below 80% of saturation that isn't within 3%: 7% above the reference.
+@pytest.mark.parametrize(("preset", "name", "rate"), [("mesh8x8_booksim_20flit", "mesh8x8_uniform_20flit", 0.015)])
+def test_latency_by_the_reference_s_own_procedure(preset: str, name: str, rate: float) -> None:
+    """The one point below 80% of saturation of which a long run is not within 3%, measured as BookSim 2 measures.
 
-    The reference is one run. Runs of 4000 measured cycles with six seeds scatter from 97 to 108 cycles here, the mean
-    of a long run is 102, and the reference says 95.7.
+    Its samples are so short that one run scatters by 3 to 4% there. The reference, 95.66, is one run; it lies inside
+    two standard deviations of ours, next to their edge (1.9), and 2 of 200 seeds give a value as low.
     """
-    reference = _reference("mesh8x8_uniform_20flit")["injection_to_latency_cycles"]
-    point = measure(_network("mesh8x8_booksim_20flit"), 0.015)
-    assert point.latency_cycles == pytest.approx(reference[0.015], rel=0.08)
+    _assert_like(preset, name, rate, runs=20)
+
+
+@pytest.mark.validate
+@pytest.mark.parametrize("rate", [0.0005, 0.005, 0.01, 0.0125])
+def test_20_flit_latency_by_the_reference_s_own_procedure(rate: float) -> None:
+    _assert_like("mesh8x8_booksim_20flit", "mesh8x8_uniform_20flit", rate, runs=20)
+
+
+@pytest.mark.validate
+@pytest.mark.parametrize("rate", [0.001, 0.1, 0.2, 0.3, 0.34, 0.35])
+def test_single_flit_latency_by_the_reference_s_own_procedure(rate: float) -> None:
+    _assert_like("mesh8x8_booksim", "mesh8x8_uniform_1flit", rate, runs=20)
+
+
+def _assert_like(preset: str, name: str, rate: float, runs: int) -> None:
+    """The reference is within the tolerance of the mean of several runs, or within two standard deviations of one."""
+    changes = ("measurement.procedure=booksim", "measurement.sample_cycles=1000", f"measurement.runs={runs}")
+    point = measure(_network(preset, *changes), rate)
+    distance = abs(_reference(name)["injection_to_latency_cycles"][rate] - point.latency_cycles)
+    assert point.stable and point.runs == runs
+    assert distance <= max(TOLERANCE * point.latency_cycles, 2 * point.latency_deviation_cycles)
+    if rate * network_flits(preset) < 0.8 * SATURATION:
+        assert point.latency_deviation_cycles <= 0.04 * point.latency_cycles, "a spread that would excuse anything"
+
+
+def network_flits(preset: str) -> int:
+    return _network(preset).spec.traffic.packet_flits
 
 
 def test_overload_is_unstable_not_a_number() -> None:
