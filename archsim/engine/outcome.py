@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -72,7 +72,8 @@ def records_of(
     records = []
     for index, (item, outcome, causes) in enumerate(zip(prepared, outcomes, table.tolist(), strict=True)):
         cause_fs = dict(zip(CAUSES, causes, strict=True))
-        counts = replace(item.counts, matrix_macs=dict(item.counts.matrix_macs))
+        counts = Counts()
+        _add_engine_counts(counts, item.counts)
         memory.add_counts(outcome[FIRST_COUNT:], counts)
         _count_traffic(counts, item.padding_bytes, tiers[index : index + 1])
         records.append(
