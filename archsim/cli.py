@@ -131,7 +131,7 @@ def sweep(
     if as_json:
         _print_json(sweep_as_dict(result))
     else:
-        print_sweep(result, _console())
+        print_sweep(result, _console(at_least=TABLE_COLUMNS))
     raise typer.Exit(0 if result.ok else EXIT_USER_ERROR)
 
 
@@ -223,7 +223,7 @@ def search(
     if as_json:
         _print_json(search_as_dict(result))
     else:
-        print_search(result, _console())
+        print_search(result, _console(at_least=TABLE_COLUMNS))
     raise typer.Exit(0 if result.ok else EXIT_USER_ERROR)
 
 

@@ -16,7 +16,15 @@ from pydantic import Field, model_validator
 
 from archsim.config.errors import Problem, SpecError, UserError, listed, nearest_name
 from archsim.config.inheritance import OVERRIDE, TreeReader, apply_overrides
-from archsim.config.loading import LoadedSpec, data_root, load_mapping, load_spec, resolve_preset, sources_below
+from archsim.config.loading import (
+    LoadedSpec,
+    data_root,
+    load_mapping,
+    load_spec,
+    read_key,
+    resolve_preset,
+    sources_below,
+)
 from archsim.config.schema import Spec, unwrap_sourced
 from archsim.config.units import PositiveInt
 from archsim.config.yamltree import Node, plain
@@ -180,6 +188,7 @@ def load_experiment(experiment: str | Path, overrides: Overrides = (), search: S
     if loaded is not None and model is not None:
         problems += _misfits(loaded, model)
     if problems or loaded is None or model is None:
+        _refuse_an_exploration(file)
         raise SpecError(list(dict.fromkeys(problems)))
     loaded = _without_explorations(loaded)
     return LoadedExperiment(loaded.spec, loaded, _system_of(loaded), model, trace)
@@ -209,6 +218,13 @@ def with_workload_numbers(base: LoadedExperiment, changes: Mapping[str, object])
 
 EXPLORATIONS = ("sweep", "search")
 """Sections about many runs, which one run takes no notice of."""
+
+
+def _refuse_an_exploration(file: Path) -> None:
+    """Raises UserError if a file is a sweep or a search: no problem of it as an experiment would say so."""
+    kind = read_key(file, "kind")
+    if kind in EXPLORATIONS:
+        raise UserError(f"{file} is a {kind}, which is many runs", expected=f"an experiment, or `archsim {kind}`")
 
 
 def _without_explorations(loaded: LoadedSpec[ExperimentSpec]) -> LoadedSpec[ExperimentSpec]:
