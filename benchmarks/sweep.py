@@ -3,9 +3,9 @@
     python benchmarks/sweep.py [--points 200] [--rounds 2]       rates, in turn, and their ratio
     python benchmarks/sweep.py --memory [--points 10000]         peak memory of parent and workers together
 
-Rates are of points of experiments/sweep_llama3_70b, after one round that compiles and warms up. Other programs on the
-machine lower both rates; the CPU time per point, of the parent and of the workers, is what each process got and tells
-what two idle cores would do: a second worker is worth 2 x (worker) / (worker + parent).
+Rates are of points of experiments/sweep_llama3_70b on two memories, the start of the workers left out. Other programs
+on the machine lower both rates; the CPU time per point, of the parent and of the workers, is what each process got and
+tells what two idle cores would do: two workers are worth 2 x (CPU of one worker's point) / (CPU of a point in all).
 
 The long sweep is of two small layers, so that it takes minutes: batch x context x row timing, whose every value starts
 the memo of a memory anew.
@@ -31,7 +31,7 @@ import archsim
 GIB = 1 << 30
 LIMIT_BYTES = 2 * GIB
 SAMPLE_SECONDS = 0.25
-WARM = 20
+EXPLORED = "sweep_llama3_70b"
 TIMINGS = 20
 BATCHES = 10
 
@@ -62,12 +62,35 @@ workload:
 
 
 @dataclass(frozen=True)
-class Rate:
-    """One sweep: points a second, and CPU milliseconds per point of the parent and of its workers."""
+class Cost:
+    """What a sweep took: wall seconds, and CPU seconds of the parent and of its workers."""
 
-    points_per_s: float
-    parent_ms: float
-    worker_ms: float
+    points: int
+    wall_s: float
+    parent_s: float
+    worker_s: float
+
+    def beyond(self, start: Cost) -> Cost:
+        """Without what a sweep of a few points took: mostly the start of the workers."""
+        return Cost(
+            self.points - start.points,
+            self.wall_s - start.wall_s,
+            self.parent_s - start.parent_s,
+            self.worker_s - start.worker_s,
+        )
+
+    @property
+    def points_per_s(self) -> float:
+        return self.points / self.wall_s
+
+    @property
+    def cpu_s(self) -> float:
+        return self.parent_s + self.worker_s
+
+    def __str__(self) -> str:
+        worker_ms, parent_ms = (1e3 * seconds / self.points for seconds in (self.worker_s, self.parent_s))
+        cpu = f"CPU per point {worker_ms:.1f} ms of workers, {parent_ms:.1f} ms of the parent"
+        return f"{self.points_per_s:5.1f} points/s; {cpu}; load {os.getloadavg()[0]:.1f}"
 
 
 def cpu_s(who: int) -> float:
@@ -75,8 +98,8 @@ def cpu_s(who: int) -> float:
     return used.ru_utime + used.ru_stime
 
 
-def measured(experiment: str | Path, space: dict[str, Any], workers: int, *, page: bool = False) -> Rate:
-    """The rate of a sweep in a new directory, its start included."""
+def measured(experiment: str | Path, space: dict[str, Any], workers: int, *, page: bool = False) -> Cost:
+    """The cost of a sweep in a new directory."""
     parent, children = cpu_s(resource.RUSAGE_SELF), cpu_s(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
@@ -85,38 +108,39 @@ def measured(experiment: str | Path, space: dict[str, Any], workers: int, *, pag
         if page:
             frame.page(Path(out) / "sweep.html")
     assert (frame["status"] == "ok").all(), frame["error"].dropna().head().tolist()
-    points = len(frame)
-    return Rate(
-        points / seconds,
-        (cpu_s(resource.RUSAGE_SELF) - parent) / points * 1e3,
-        (cpu_s(resource.RUSAGE_CHILDREN) - children) / points * 1e3,
-    )
+    now_parent, now_children = cpu_s(resource.RUSAGE_SELF), cpu_s(resource.RUSAGE_CHILDREN)
+    return Cost(len(frame), seconds, now_parent - parent, now_children - children)
 
 
 def rates(points: int, rounds: int) -> None:
     """Print the rates of one and of two workers, measured in turn, and what the second one is worth."""
-    contexts = {"from": 512, "to": 32768, "points": max(1, points // BATCHES), "scale": "log", "multiple_of": 128}
     batches = [1, 2, 4, 8, 12, 16, 24, 32, 48, 64]
-    space = {"workload.batch": batches, "workload.decode.context_tokens": contexts}
-    few = {"workload.batch": batches[:2], "workload.decode.context_tokens": [512, 1024]}
-    measured("sweep_llama3_70b", few, 2)
-    best: dict[int, Rate] = {}
+    memories = {"H200": {}, "per-bank refresh": {"system.device.memory.controller.refresh": "per_bank"}}
+
+    def space(contexts: int) -> dict[str, Any]:
+        context = {"from": 512, "to": 32768, "points": contexts, "scale": "log", "multiple_of": 128}
+        return {
+            "memory": {"cases": memories},
+            "workload.batch": batches if contexts > 1 else batches[:1],
+            "workload.decode.context_tokens": context,
+        }
+
+    many = max(2, points // (len(memories) * len(batches)))
+    measured(EXPLORED, space(1), 2)  # compiles what has to be
+    best: dict[int, Cost] = {}
     for turn in range(rounds):
         for workers in (1, 2):
-            rate = measured("sweep_llama3_70b", space, workers)
-            print(
-                f"round {turn + 1}, workers {workers}: {rate.points_per_s:5.1f} points/s, CPU per point: "
-                f"{rate.worker_ms:.0f} ms of workers, {rate.parent_ms:.1f} ms of the parent; "
-                f"load {os.getloadavg()[0]:.1f}",
-                flush=True,
-            )
-            if workers not in best or rate.points_per_s > best[workers].points_per_s:
-                best[workers] = rate
+            start = measured(EXPLORED, space(1), workers)
+            cost = measured(EXPLORED, space(many), workers).beyond(start)
+            print(f"round {turn + 1}, workers {workers}: {cost}", flush=True)
+            if workers not in best or cost.points_per_s > best[workers].points_per_s:
+                best[workers] = cost
     one, two = best[1], best[2]
     print(f"1 worker   {one.points_per_s:6.1f} points/s")
     print(f"2 workers  {two.points_per_s:6.1f} points/s")
     print(f"ratio      {two.points_per_s / one.points_per_s:6.2f}")
-    print(f"by CPU     {2 * one.worker_ms / (two.worker_ms + two.parent_ms):6.2f}  (two cores with nothing else to do)")
+    by_cpu = 2 * (one.worker_s / one.points) / (two.cpu_s / two.points)
+    print(f"by CPU     {by_cpu:6.2f}  (two cores with nothing else to do)")
 
 
 class Watch(threading.Thread):
@@ -161,10 +185,9 @@ def memory(points: int, workers: int) -> bool:
         file.write_text(EXPERIMENT)
         watch = Watch()
         watch.start()
-        rate = measured(file, space, workers, page=True)
+        cost = measured(file, space, workers, page=True)
         watch.finish()
-    done = TIMINGS * BATCHES * contexts
-    print(f"{done} points, {workers} workers: {rate.points_per_s:.1f} points/s, load {os.getloadavg()[0]:.1f}")
+    print(f"{cost.points} points, workers {workers}: {cost}")
     for share in (0.1, 0.25, 0.5, 0.75, 1.0):
         at_s, size = watch.marks[min(len(watch.marks) - 1, int(share * len(watch.marks)))]
         print(f"  after {at_s:6.0f} s: {size / GIB:.2f} GiB")
