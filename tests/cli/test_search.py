@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from browser import needs_chromium, opened_in_chromium
 from in_process import command, simulate_here
 from small_experiment import write_phases
 
@@ -112,6 +114,19 @@ def test_the_table_is_tidy_and_its_front_is_one(uninterrupted: Path) -> None:
     assert not table[~table.index.isin(allowed.index)]["best"].any()
     report = json.loads((uninterrupted / "report.json").read_text())
     assert [one["trial"] for one in report["best"]] == table[table["best"]]["trial"].tolist()
+
+
+@needs_chromium
+def test_a_browser_draws_the_trials(uninterrupted: Path, tmp_path: Path) -> None:
+    page = Path(json.loads((uninterrupted / "report.json").read_text())["page"])
+    assert page == uninterrupted / "out" / "search.html"
+    dom, log = opened_in_chromium(page, tmp_path)
+    table = pd.read_parquet(uninterrupted / "out" / "results.parquet")
+    pareto, parallel = dom.index('id="figure-pareto"'), dom.index('id="figure-parallel"')
+    done = (table["status"] == "ok").sum()
+    assert len(re.findall(r'<path class="point"', dom[pareto:parallel])) == done
+    assert "left out by feasible == yes" in dom and "area" in dom
+    assert "Uncaught" not in log and "SEVERE" not in log
 
 
 def test_a_trial_is_an_ordinary_run(uninterrupted: Path) -> None:

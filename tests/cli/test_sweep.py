@@ -221,6 +221,21 @@ def test_people_get_the_best_points_and_scripts_a_rate(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("here")
+def test_axes_reach_every_tier(folder: Path) -> None:
+    (folder / "tiers.yaml").write_text(
+        "kind: sweep\nexperiment: experiment.yaml\n"
+        "set: {system: h200_hbf, workload.prefill: null}\n"
+        "axes: {system.device.tiers.hbf.technology.timings.tR: [4 us, 8 us]}\n"
+    )
+    report = swept_here("tiers.yaml", "--out", "out", cwd=folder)
+    assert report["ok"] == 2
+    table = pd.read_parquet(folder / "out" / "results.parquet")
+    assert table["system.device.tiers.hbf.technology.timings.tR"].tolist() == [4, 8]
+    assert table["decode.tpot"].is_monotonic_increasing and table["decode.tpot"].is_unique
+    assert (table["decode.tier.hbf.bytes"] > 0).all()
+
+
+@pytest.mark.usefixtures("here")
 def test_a_point_that_fails_is_a_row_and_the_others_go_on(folder: Path) -> None:
     (folder / "failing.yaml").write_text(
         "kind: sweep\nexperiment: experiment.yaml\n"
