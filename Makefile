@@ -11,7 +11,8 @@ SILICON ?= ../shared/silicon
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test lint pytest check validate compare-tables bench-dram bench-noc docs clean
+.PHONY: help install install-dev run test lint pytest check validate compare-tables bench-dram bench-noc bench-sweep \
+	docs clean
 
 help:
 	@echo "make run         install and simulate experiments/$(EXPERIMENT) into $(OUT)"
@@ -19,6 +20,7 @@ help:
 	@echo "make validate    the slower validation: against measurements and other simulators"
 	@echo "make bench-dram  how fast the DRAM kernel is on this machine"
 	@echo "make bench-noc   how fast the router kernel is on this machine"
+	@echo "make bench-sweep how many points a second a sweep does, and how much memory a long one takes"
 	@echo "make docs        build the documentation into docs/_build/html, warnings as errors"
 	@echo "make clean       remove the virtual environment, caches and runs"
 
@@ -66,6 +68,12 @@ bench-dram: install-dev
 bench-noc: install-dev
 	@echo "== router kernel"
 	$(BIN)/python benchmarks/noc.py
+
+bench-sweep: install-dev
+	@echo "== sweep: one worker and two"
+	$(BIN)/python benchmarks/sweep.py
+	@echo "== sweep: memory of 10000 points"
+	$(BIN)/python benchmarks/sweep.py --memory
 
 docs: install-dev
 	@echo "== documentation"

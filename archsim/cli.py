@@ -131,7 +131,7 @@ def sweep(
     if as_json:
         _print_json(sweep_as_dict(result))
     else:
-        print_sweep(result, _console())
+        print_sweep(result, _console(at_least=TABLE_COLUMNS))
     raise typer.Exit(0 if result.ok else EXIT_USER_ERROR)
 
 
@@ -215,15 +215,18 @@ def search(
 ) -> None:
     """Look for the best points of a space, within constraints."""
     from archsim.commands.search import print_search, search_as_dict
+    from archsim.sweep.page import SEARCH_PAGE, write_search_page
     from archsim.sweep.search import run_search
     from archsim.sweep.search_plan import plan_search
 
     plan = plan_search(experiment, None, overrides or (), trials)
     result = run_search(plan, out=out, workers=workers, dask=dask, progress=not as_json)
+    page = result.directory / SEARCH_PAGE
+    has_page = write_search_page(page, result)
     if as_json:
-        _print_json(search_as_dict(result))
+        _print_json(search_as_dict(result) | {"page": str(page) if has_page else None})
     else:
-        print_search(result, _console())
+        print_search(result, _console(at_least=TABLE_COLUMNS), SEARCH_PAGE if has_page else None)
     raise typer.Exit(0 if result.ok else EXIT_USER_ERROR)
 
 

@@ -100,9 +100,10 @@ def static_pj(elapsed_fs: int, power: PowerSpec) -> float:
 
 def total_pj(energy: Mapping[str, float]) -> float:
     """The sum of all components, in their fixed order, tiers last."""
-    return sum(energy[name] for name in COMPONENTS) + sum(
-        energy[name] for name in sorted(energy.keys() - frozenset(COMPONENTS))
-    )
+    total = sum([energy[name] for name in COMPONENTS])
+    if len(energy) == len(COMPONENTS):
+        return total
+    return total + sum([energy[name] for name in sorted(energy.keys() - frozenset(COMPONENTS))])
 
 
 def power_w(energy: Mapping[str, float], elapsed_fs: int, power: PowerSpec) -> BoardPower:

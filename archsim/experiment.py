@@ -16,10 +16,18 @@ from pydantic import Field, model_validator
 
 from archsim.config.errors import Problem, SpecError, UserError, listed, nearest_name
 from archsim.config.inheritance import OVERRIDE, TreeReader, apply_overrides
-from archsim.config.loading import LoadedSpec, data_root, load_mapping, load_spec, resolve_preset
-from archsim.config.schema import Spec
+from archsim.config.loading import (
+    LoadedSpec,
+    data_root,
+    load_mapping,
+    load_spec,
+    read_key,
+    resolve_preset,
+    sources_below,
+)
+from archsim.config.schema import Spec, unwrap_sourced
 from archsim.config.units import PositiveInt
-from archsim.config.yamltree import Node
+from archsim.config.yamltree import Node, plain
 from archsim.expectations import Expectation
 from archsim.system import SystemSpec
 from archsim.workload.precision import Precision
@@ -180,13 +188,43 @@ def load_experiment(experiment: str | Path, overrides: Overrides = (), search: S
     if loaded is not None and model is not None:
         problems += _misfits(loaded, model)
     if problems or loaded is None or model is None:
+        _refuse_an_exploration(file)
         raise SpecError(list(dict.fromkeys(problems)))
     loaded = _without_explorations(loaded)
     return LoadedExperiment(loaded.spec, loaded, _system_of(loaded), model, trace)
 
 
+def with_workload_numbers(base: LoadedExperiment, changes: Mapping[str, object]) -> LoadedExperiment:
+    """`base` with other numbers in its workload: what `load_experiment` gives, without reading the system again.
+
+    `changes` are dotted paths below `workload.` to numbers, truth values or None (a text could name a file). Raises
+    pydantic's ValidationError or UserError for what doesn't hold, with less to say than `load_experiment`."""
+    tree = apply_overrides(base.loaded.tree, changes)
+    node = tree.entries["workload"]
+    workload = type(base.spec.workload).model_validate(unwrap_sourced(plain(node)))
+    prefix = "workload."
+    others = {path: said for path, said in base.loaded.sources.items() if not path.startswith(prefix)}
+    loaded = replace(
+        base.loaded,
+        spec=base.spec.model_copy(update={"workload": workload}),
+        resolved=base.loaded.resolved | {"workload": plain(node)},
+        sources=others | sources_below(node, "workload"),
+        tree=tree,
+    )
+    if problems := _misfits(loaded, base.model):
+        raise SpecError(problems)
+    return replace(base, spec=loaded.spec, loaded=loaded)
+
+
 EXPLORATIONS = ("sweep", "search")
 """Sections about many runs, which one run takes no notice of."""
+
+
+def _refuse_an_exploration(file: Path) -> None:
+    """Raises UserError if a file is a sweep or a search: no problem of it as an experiment would say so."""
+    kind = read_key(file, "kind")
+    if kind in EXPLORATIONS:
+        raise UserError(f"{file} is a {kind}, which is many runs", expected=f"an experiment, or `archsim {kind}`")
 
 
 def _without_explorations(loaded: LoadedSpec[ExperimentSpec]) -> LoadedSpec[ExperimentSpec]:

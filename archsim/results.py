@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from importlib import import_module
@@ -200,6 +200,13 @@ class Plots(Protocol):
     def requests(self) -> Figure: ...
 
 
+class Metrics(dict[str, Metric]):
+    """Metrics by name; a notebook shows them as a table."""
+
+    def _repr_html_(self) -> str:
+        return _html_table(self, self)
+
+
 class RunResult:
     """A finished run. Tables are read from `directory` when first asked for."""
 
@@ -207,9 +214,9 @@ class RunResult:
         self.directory = directory
 
     @cached_property
-    def metrics(self) -> dict[str, Metric]:
+    def metrics(self) -> Metrics:
         """Metrics by name: `run.metrics["decode.tpot"].value` (seconds)."""
-        return {name: Metric(**entry) for name, entry in self._read_json("metrics.json").items()}
+        return Metrics((name, Metric(**entry)) for name, entry in self._read_json("metrics.json").items())
 
     @cached_property
     def summary(self) -> RunSummary:
@@ -253,14 +260,9 @@ class RunResult:
         return f"RunResult({self.summary.name!r}: {headline}; in {self.directory})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td style='text-align:left'>{html.escape(name)}</td>"
-            f"<td style='text-align:right'>{html.escape(str(self.metrics[name]))}</td></tr>"
-            for name in self._headline()
-        )
         title = f"<strong>{html.escape(self.summary.name)}</strong> · {html.escape(self.summary.fidelity)} fidelity"
         where = f"<small>{html.escape(str(self.directory))}</small>"
-        return f"<div>{title}<table><tbody>{rows}</tbody></table>{where}</div>"
+        return f"<div>{title}{_html_table(self.metrics, self._headline())}{where}</div>"
 
     def _headline(self) -> list[str]:
         return headline_names(self.metrics, [phase.phase for phase in self.summary.phases])
@@ -273,6 +275,15 @@ class RunResult:
         import pandas
 
         return pandas.read_parquet(self.directory / f"{stem}.parquet")
+
+
+def _html_table(metrics: Mapping[str, Metric], names: Iterable[str]) -> str:
+    rows = "".join(
+        f"<tr><td style='text-align:left'>{html.escape(name)}</td>"
+        f"<td style='text-align:right'>{html.escape(str(metrics[name]))}</td></tr>"
+        for name in names
+    )
+    return f"<table><tbody>{rows}</tbody></table>"
 
 
 def headline_names(metrics: Mapping[str, Metric], phases: Sequence[str]) -> list[str]:

@@ -132,7 +132,7 @@ def _phases(loaded: LoadedExperiment, workload: PhasesWorkload, progress: bool) 
         what = f"batch {workload.batch}, {decode.context_tokens} tokens of context each"
         trace = _decode_trace(setup, (decode.context_tokens,) * workload.batch)
         plan.append((trace, workload.batch * (decode.context_tokens + 1), what))
-    for trace, kv_tokens, _ in plan:
+    for trace, kv_tokens, _ in plan[1:]:
         phase_machine(setup, trace.sequences, kv_tokens)  # all fits before anything runs
     phases = []
     for trace, kv_tokens, what in plan:
@@ -204,7 +204,7 @@ def _tier_uses(
     """What a phase did on each tier. `energy` is that of all devices by component, within the board's power limit,
     which the ends of the band are scaled to as well."""
     counts = Counts()
-    for record in records:
+    for record in records if system.device.tiers else ():
         counts.add(Counts(tiers=record.counts.tiers))
     uses = []
     for name, tier in system.device.tiers.items():

@@ -38,8 +38,8 @@ def search_as_dict(result: SearchResult) -> dict[str, Any]:
     }
 
 
-def print_search(result: SearchResult, console: Console) -> None:
-    """The best trials, what failed, and where the table is."""
+def print_search(result: SearchResult, console: Console, page: str | None = None) -> None:
+    """The best trials, what failed, and where the table (and the page, by its name) is."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -74,7 +74,8 @@ def print_search(result: SearchResult, console: Console) -> None:
         f"{len(result.trials)} trials in {result.wall_seconds:.1f} s, {result.simulated} points simulated"
         + (f", {broken} outside the constraints" if broken else "")
     )
-    console.print(f"Written to [bold]{escape(str(result.file))}[/bold]", soft_wrap=True)
+    beside = f" and {page} beside it" if page else ""
+    console.print(f"Written to [bold]{escape(str(result.file))}[/bold]{beside}", soft_wrap=True)
 
 
 def _with_unit(value: object, unit: str | None) -> str:

@@ -68,11 +68,13 @@ def print_sweep(result: SweepResult, console: Console) -> None:
     for status in (Status.FAILED, Status.CRASHED):
         if count := result.count(status):
             index, outcome = next((i, o) for i, o in result.outcomes.items() if o.status is status)
-            console.print(f"{count} points {status}; the first, {result.points[index]}: {outcome.error}", markup=False)
+            which = "a point" if count == 1 else f"{count} points"
+            first = "" if count == 1 else "; the first"
+            console.print(f"{which} {status}{first}, {result.points[index]}: {outcome.error}", markup=False)
     rate = f", {result.simulated / result.wall_seconds:.1f} points/s" if result.simulated else ""
     known = len(result.outcomes) - result.simulated
     console.print(
-        f"{len(result.outcomes)} points in {result.wall_seconds:.1f} s{rate}"
+        f"{len(result.outcomes)} point{'s' * (len(result.outcomes) != 1)} in {result.wall_seconds:.1f} s{rate}"
         + (f", {known} known before" if known else "")
     )
     console.print(f"Written to [bold]{escape(str(result.file))}[/bold] and {PAGE} beside it", soft_wrap=True)

@@ -33,6 +33,7 @@ __all__ = [
     "read_key",
     "read_tree",
     "resolve_preset",
+    "sources_below",
     "unsourced_numbers",
 ]
 
@@ -124,7 +125,7 @@ def _finished(
         raise SpecError(_in_file_order(problems)) from None
     if problems:
         raise SpecError(_in_file_order(problems))
-    return LoadedSpec(spec, resolved, _sources(tree), path, tuple(reader.files), tree)
+    return LoadedSpec(spec, resolved, sources_below(tree, ""), path, tuple(reader.files), tree)
 
 
 def _not_explained_by(unreadable: Sequence[Problem], found: Sequence[Problem]) -> list[Problem]:
@@ -163,8 +164,9 @@ def unsourced_numbers(loaded: LoadedSpec[Any]) -> list[str]:
     return [path for path, leaf in _numbers(loaded.tree, "") if not leaf.source]
 
 
-def _sources(tree: Node) -> dict[str, str]:
-    return {path: leaf.source for path, leaf in _numbers(tree, "") if leaf.source}
+def sources_below(tree: Node, path: str) -> dict[str, str]:
+    """The source of each number of a tree that has one, by dotted path; the tree itself stands at `path`."""
+    return {path: leaf.source for path, leaf in _numbers(tree, path) if leaf.source}
 
 
 def _numbers(node: Node, path: str) -> Iterator[tuple[str, Node]]:

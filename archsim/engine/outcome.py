@@ -84,7 +84,8 @@ def records_of(
     records = []
     for index, (item, outcome, causes) in enumerate(zip(prepared, outcomes, table.tolist(), strict=True)):
         cause_fs = dict(zip(CAUSES, causes, strict=True))
-        counts = copied(item.counts)
+        counts = Counts()
+        _add_engine_counts(counts, item.counts)
         memory.add_counts(outcome[FIRST_COUNT:], counts)
         _count_traffic(counts, item.padding_bytes, tiers[index : index + 1])
         records.append(

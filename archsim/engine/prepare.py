@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -19,12 +19,14 @@ from archsim.engine.work import (
     operator_work,
     roofline_fs,
     roofline_memory_fs,
+    through_memory,
     tile_work,
 )
+from archsim.fabric.collectives import CollectiveTime
 from archsim.memory.device import Range, Transfer
 from archsim.memory.layout import Shares
 from archsim.memory.main import MainMemory
-from archsim.records import Counts, Operator
+from archsim.records import Access, Counts, Operator
 from archsim.system import SystemSpec
 from archsim.workload.sub_batches import SECOND
 
@@ -110,6 +112,9 @@ class Preparer:
         self._peak = system.device.memory.peak_bytes_per_second
         self._prepared: dict[int, Prepared] = {}
         self._tile_works: dict[object, TileWork] = {}
+        self._collectives: dict[object, CollectiveTime] = {}
+        self._alike: dict[object, Prepared] = {}
+        self._names_decide = bool(placement.stores) or memory.layout is not None
 
     def prepare(self, operator: Operator) -> Prepared:
         """The operator made ready; the same object for the same operator."""
@@ -123,12 +128,39 @@ class Preparer:
         elif self._pim is not None:
             made = self._beside_pim(operator, self._pim)
         else:
-            made = self._compute(operator)
+            made = self._alike_or_computed(operator)
         self._prepared[id(operator)] = made
         return made
 
+    def _alike_or_computed(self, operator: Operator) -> Prepared:
+        """The layers of a model differ in where their tensors lie: the rest of their work is computed once. Where a
+        tensor's name decides on more (its tier, its channels), each operator is computed."""
+        if self._names_decide:
+            return self._compute(operator)
+        shape = _nameless(operator)
+        known = self._alike.get(shape)
+        if known is None:
+            if len(self._alike) >= KEPT:
+                self._alike.clear()
+            known = self._alike[shape] = self._compute(operator)
+            return known
+        reads, writes = through_memory(operator, self._system.device, cold=self._cold)
+        transfer = known.transfer
+        if transfer is not None:
+            transfer = Transfer(
+                self._ranges(reads, writes), transfer.tiles, transfer.tile_ticks, transfer.window_bursts
+            )
+        return replace(
+            known, operator=operator, transfer=transfer, loads=frozenset([access.tensor for access in reads])
+        )
+
     def _collective(self, operator: Operator) -> Prepared:
-        time = collective_time(operator, self._system, self._devices)
+        key = (operator.kind, operator.collective_bytes)
+        time = self._collectives.get(key)
+        if time is None:
+            if len(self._collectives) >= KEPT:
+                self._collectives.clear()
+            time = self._collectives[key] = collective_time(operator, self._system, self._devices)
         return Prepared(
             operator=operator,
             launch_fs=0,  # the library's base latency covers it
@@ -226,19 +258,19 @@ class Preparer:
 
     def _transfer(self, work: OperatorWork) -> Transfer | None:
         """An operator's memory traffic, cut into tiles that fit the window; None if all of it stays on chip."""
-        accesses = [(access, False) for access in work.reads] + [(access, True) for access in work.writes]
-        ranges: list[Range | Shares] = []
-        for access, write in accesses:
-            data = self._placement.range_of(access, write=write)
-            if data.bursts > 0:
-                ranges.append(data)
+        ranges = self._ranges(work.reads, work.writes)
         if not ranges:
             return None
         window = max(1, self._memory.bursts(self._system.device.window_bytes) // max(1, len(work.reads)))
         tiles, tile_ticks = self._tiles(max([data.bursts for data in ranges]), window, work.engine_fs)
-        transfer = Transfer(tuple(ranges), tiles, tile_ticks, window)
+        transfer = Transfer(ranges, tiles, tile_ticks, window)
         self._memory.check(transfer)
         return transfer
+
+    def _ranges(self, reads: Sequence[Access], writes: Sequence[Access]) -> tuple[Range | Shares, ...]:
+        ranges = [self._placement.range_of(access, write=False) for access in reads]
+        ranges += [self._placement.range_of(access, write=True) for access in writes]
+        return tuple([data for data in ranges if data.bursts > 0])
 
     def _moved_bytes(self, transfer: Transfer | None) -> int:
         """Bytes that a transfer moves, in whole bursts."""
@@ -263,3 +295,17 @@ class Preparer:
             grain = 1 << max(0, tile_ticks.bit_length() - KEPT_BITS)
             tile_ticks = -(-tile_ticks // grain) * grain
         return tiles, tile_ticks
+
+
+def _nameless(operator: Operator) -> object:
+    """All of an operator that its work depends on, if it doesn't depend on the names of tensors."""
+    return (
+        operator.kind,
+        operator.compute_format,
+        operator.matrix_flops,
+        operator.vector_flops,
+        operator.gemm,
+        operator.attention,
+        tuple([(access.tensor_class, access.bytes) for access in operator.reads]),
+        tuple([(access.tensor_class, access.bytes) for access in operator.writes]),
+    )

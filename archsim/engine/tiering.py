@@ -95,7 +95,7 @@ class TieredPlacement:
             self._sizes.setdefault(access.tensor, access.bytes)
             for tier, size_bytes in self._shares(access):
                 if tier == MAIN_TIER:
-                    kept.append(replace(access, bytes=size_bytes))
+                    kept.append(access if size_bytes == access.bytes else replace(access, bytes=size_bytes))
                 else:
                     self.stores[tier].place(access.tensor, size_bytes)
         for store in self.stores.values():

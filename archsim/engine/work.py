@@ -64,7 +64,7 @@ def operator_work(
     Activations that fit the on-chip buffer together stay there between operators, unless the caches are `cold` (single
     kernels, as benchmarks measure them). `memory_read_fs` is the memory's own latency for a dependent read among the
     others that keep it busy; the way between memory and engines is the buffer's miss latency on top."""
-    reads, writes = _through_memory(operator, device, cold)
+    reads, writes = through_memory(operator, device, cold=cold)
     memory_bytes = sum(access.bytes for access in (*reads, *writes))
     access_latency_fs = device.buffer.latency + device.buffer.miss_latency + memory_read_fs
     work = tile_work_of(operator, access_latency_fs, memory_bytes)
@@ -88,17 +88,17 @@ def operator_work(
     )
 
 
-def _through_memory(
-    operator: Operator, device: DeviceSpec, cold: bool
+def through_memory(
+    operator: Operator, device: DeviceSpec, *, cold: bool
 ) -> tuple[tuple[Access, ...], tuple[Access, ...]]:
-    activations = sum(
-        access.bytes for access in (*operator.reads, *operator.writes) if access.tensor_class is TensorClass.ACTIVATION
-    )
+    """The reads and writes that the on-chip buffer doesn't hold."""
+    reads, writes = operator.reads, operator.writes
+    activations = sum([access.bytes for access in (*reads, *writes) if access.tensor_class is TensorClass.ACTIVATION])
     if cold or not device.buffer.holds(activations):
-        return operator.reads, operator.writes
+        return reads, writes
     return (
-        tuple(access for access in operator.reads if access.tensor_class is not TensorClass.ACTIVATION),
-        tuple(access for access in operator.writes if access.tensor_class is not TensorClass.ACTIVATION),
+        tuple([access for access in reads if access.tensor_class is not TensorClass.ACTIVATION]),
+        tuple([access for access in writes if access.tensor_class is not TensorClass.ACTIVATION]),
     )
 
 

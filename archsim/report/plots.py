@@ -60,7 +60,7 @@ def jobs_by_cause(series: RunSeries, phase: PhaseSummary) -> go.Figure:
     """Time of each operator of a phase, all layers together, stacked by cause."""
     jobs = series.jobs[phase.phase]
     longest = max((job.time_s for job in jobs), default=0.0)
-    scale, unit = (1e3, "ms") if longest < 1 else (1.0, "s")
+    scale, unit = (1e6, "µs") if longest < 1e-3 else (1e3, "ms") if longest < 1 else (1.0, "s")
     figure = go.Figure()
     labels = [job.name if job.name == job.kind else f"{job.name} <i>({job.kind})</i>" for job in jobs]
     for cause in series.causes:
@@ -188,19 +188,20 @@ def energy(series: RunSeries, phase: PhaseSummary) -> go.Figure:
     parts = series.energy_joules(phase)
     total = math.fsum(joules for _, joules in parts)
     largest = max((joules for _, joules in parts), default=1.0)
+    scale, unit = (1e3, "mJ") if largest < 1 else (1.0, "J")
     figure = go.Figure()
     figure.add_bar(
         y=[name for name, _ in parts],
-        x=[joules for _, joules in parts],
+        x=[joules * scale for _, joules in parts],
         orientation="h",
         marker_color=style.ACCENT,
-        hovertemplate="%{y}: %{x:.4g} J<extra></extra>",
+        hovertemplate=f"%{{y}}: %{{x:.4g}} {unit}<extra></extra>",
     )
     for name, joules in parts:
         text = f"{format_quantity(joules, 'J')} · {100 * joules / total:.1f} %"
-        note(figure, joules, name, text, xanchor="left", xshift=4)
+        note(figure, joules * scale, name, text, xanchor="left", xshift=4)
     _stack(figure, height=72 + _ROW * len(parts), bottom=56)
-    figure.update_xaxes(title_text=f"energy (J), all {phase.devices} devices", range=[0, largest * 1.3])
+    figure.update_xaxes(title_text=f"energy ({unit}), all {phase.devices} devices", range=[0, largest * scale * 1.3])
     figure.update_layout(margin_t=8)
     return figure
 

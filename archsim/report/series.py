@@ -262,11 +262,9 @@ def roofline_labels(jobs: list[Job], right_edge: float, *, least_share: float = 
     named = [job for job in jobs if job.share >= least_share and job.intensity is not None]
     clusters: list[list[Job]] = []
     for job in named:  # slowest first, so that each cluster is led by the job that matters most
-        near = next((cluster for cluster in clusters if _near(cluster[0], job)), None)
-        if near is None:
-            clusters.append([job])
-        else:
-            near.append(job)
+        near = [cluster for cluster in clusters if any(_near(member, job) for member in cluster)]
+        joined = [*(member for cluster in near for member in cluster), job]
+        clusters = [*(cluster for cluster in clusters if cluster not in near), joined]
     return [
         RooflineLabel(
             names=[job.name for job in cluster],

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -370,7 +371,8 @@ def improves(metric: str, elasticity: float) -> bool | None:
 
 
 def _first_line(error: str) -> str:
-    return error.partition("\n")[0]
+    """The first problem, without where it is written: the parameter is named beside it."""
+    return re.sub(r"^(?:\S+\.ya?ml:\d+|override '[^']*'): (?:[\w.]+: )?", "", error.partition("\n")[0])
 
 
 def _share(step: str | float) -> Fraction:

@@ -28,6 +28,8 @@ LOG_FROM = 20.0
 MANY_POINTS = 4000
 """More are drawn by the graphics card."""
 FEW_LEVELS = 8
+CLOSE_TICKS = 0.06
+"""Ticks less than this share of an axis apart would be written over each other."""
 BETTER, WORSE, NEUTRAL = "#0072B2", "#D55E00", "#8A9099"
 _BAR = 22  # pixels of one parameter
 _SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
@@ -154,7 +156,8 @@ def parallel_coordinates(found: ParetoFront, metrics: Sequence[str]) -> go.Figur
         )
     )
     look(figure, height=460, bottom=28)
-    figure.update_layout(margin={"l": 70, "r": 70, "t": 100})
+    longest = max((len(text) for text in figure.data[0].dimensions[0].ticktext), default=0)  # they stand left of it
+    figure.update_layout(margin={"l": max(70, 24 + 7 * longest), "r": 70, "t": 100})
     return figure
 
 
@@ -182,12 +185,30 @@ def _dimension(frame: SweepFrame, column: str, label: str) -> dict[str, Any]:
 
 
 def _ticks(values: NDArray[np.float64], far: bool) -> NDArray[np.float64]:
-    """The values themselves where there are few (distinct, in order), else six over their range."""
+    """The values themselves where there are few (distinct, in order), else both ends and round numbers between them."""
     if len(values) <= FEW_LEVELS:
         return values
     low, high = float(values[0]), float(values[-1])
-    spread: NDArray[np.float64] = np.geomspace(low, high, 6) if far else np.linspace(low, high, 6)
-    return spread
+    return np.array([low, *(tick for tick in _round_numbers(low, high, far) if _apart(tick, low, high, far)), high])
+
+
+def _round_numbers(low: float, high: float, far: bool) -> list[float]:
+    """1, 2 and 5 of each decade where values are far apart (of each, or every few, 1 alone if that is too many), else
+    multiples of one of them."""
+    if far:
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        if len(decades) > 4:
+            return [10.0**decade for decade in decades[:: -(-len(decades) // 8)]]
+        return [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
+    step = 10.0 ** math.floor(math.log10((high - low) / 5))
+    step *= next(times for times in (1, 2, 5, 10) if (high - low) / (times * step) <= 6)
+    return [step * k for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _apart(tick: float, low: float, high: float, far: bool) -> bool:
+    """Whether a tick is far enough from both ends that the numbers beside them don't overlap."""
+    share = math.log(tick / low) / math.log(high / low) if far else (tick - low) / (high - low)
+    return CLOSE_TICKS <= share <= 1 - CLOSE_TICKS
 
 
 # ---------------------------------------------------------------- elasticities

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from archsim.config.errors import UserError
 from archsim.report import style
 from archsim.report.look import embed, template
-from archsim.sweep.frame import short_names
+from archsim.sweep.frame import as_frame, short_names
+from archsim.sweep.search_spec import Direction
 from archsim.sweep.store import Status, write_whole
 from archsim.sweep.table import HEADLINES
 
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
     from archsim.sweep.elasticity import Elasticities
     from archsim.sweep.frame import SweepFrame
     from archsim.sweep.pareto import ParetoFront
+    from archsim.sweep.search import SearchResult
 
 PAGE = "sweep.html"
+SEARCH_PAGE = "search.html"
 ROWS = 200
 """How many points a table of a page shows; the parquet table has all."""
 BESIDE = ("throughput", "hbm.utilisation", "energy_per_token", "power")
@@ -33,7 +36,9 @@ def usual_objectives(frame: SweepFrame, best: str | None = None) -> list[str]:
     phase = first.partition(".")[0]
     energies = [f"{phase}.energy_per_token", f"{phase}.energy_per_output_token"]
     rates = [name for name in HEADLINES if name.startswith(f"{phase}.")]
-    others = [name for name in (*energies, *rates) if name in having and name != first]
+    # What raises the rate mostly saves energy too; what it costs is time.
+    following = (*rates, *energies) if first.endswith("throughput") else (*energies, *rates)
+    others = [name for name in following if name in having and name != first]
     return [first, *others[:1]]
 
 
@@ -46,6 +51,26 @@ def write_sweep_page(path: str | Path, frame: SweepFrame, best: str | None = Non
     """Write a sweep's page with the usual objectives; without a front if no point has a result."""
     objectives = usual_objectives(frame, best)
     _write(Path(path), render(frame, frame.pareto(objectives) if objectives else None))
+
+
+def write_search_page(path: str | Path, result: SearchResult) -> bool:
+    """Write a search's page: its trials by its own objectives, those outside of its constraints apart. False, and no
+    page, if no objective is a column of its table (an experiment's own value) or no trial has a result."""
+    frame = as_frame(result.table, result.plan.name)
+    directions = {Direction.MINIMIZE: "min", Direction.MAXIMIZE: "max"}
+    objectives = [
+        f"{goal.value}:{directions[goal.resolved_direction()]}"
+        for goal in result.plan.spec.goals()
+        if goal.value in frame.columns and frame[goal.value].notna().any()
+    ]
+    if not objectives:
+        return False
+    constraints = []
+    if result.plan.spec.constraints and frame["feasible"].eq(True).any():
+        frame["feasible"] = frame["feasible"].map({True: "yes", False: "no"})
+        constraints.append("feasible == yes")
+    _write(Path(path), render(frame, frame.pareto(objectives, constraints)))
+    return True
 
 
 def write_elasticities(path: str | Path, found: Elasticities) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from archsim.config.errors import UserError, listed
 from archsim.config.inheritance import override_values
 from archsim.config.loading import LoadedSpec, load_mapping, load_part, load_spec, read_key
-from archsim.experiment import Overrides, experiment_file, load_experiment
+from archsim.experiment import EXPLORATIONS, Overrides, experiment_file, load_experiment
 from archsim.sweep.space import Space, expand
 from archsim.sweep.spec import SpaceSpec, SweepSpec, as_plain
 
@@ -67,7 +67,10 @@ def read_part(
     Returns the file asked for, the experiment's file, the spec, and the folder that names in it are relative to.
     Raises UserError, SpecError for the contents of files."""
     file = experiment_file(experiment)
-    if read_key(file, "kind") == kind:
+    found = read_key(file, "kind")
+    if found in EXPLORATIONS and found != kind:
+        raise UserError(f"{file} is a {found}, no {kind}", expected=f"archsim {found}, or kind: {kind}")
+    if found == kind:
         if given is not None:
             raise UserError(f"{file} is a {kind} with axes of its own", expected="an experiment, and other axes")
         loaded = load_spec(file, model)

@@ -14,7 +14,7 @@ from archsim.sweep.agenda import Agenda
 from archsim.sweep.crew import Crew, Job, executor_for, worker_count
 from archsim.sweep.executors import Executor
 from archsim.sweep.plan import Plan, plan_sweep
-from archsim.sweep.points import first_that_loads, resolve
+from archsim.sweep.points import Resolver, first_that_loads
 from archsim.sweep.progress import SweepProgress
 from archsim.sweep.space import Point
 from archsim.sweep.store import Outcome, Status, Store
@@ -123,10 +123,11 @@ def run_sweep(
     count = worker_count(workers, "sweep")
     started = time.perf_counter()
     best = Best(plan.best)
-    example = first_that_loads(plan.space.points, plan.experiment, plan.fixed)
+    resolver = Resolver(plan.experiment, plan.fixed)
+    example = first_that_loads(plan.space.points, resolver)
     store = Store(Path(out) if out is not None else Path("runs") / f"sweep_{plan.name.removeprefix('sweep_')}")
     with SweepProgress(len(plan.space.points), lambda: best.in_words(plan.space), shown=progress) as bar:
-        course = _Course(plan, store, bar, best, keep_runs)
+        course = _Course(plan, store, bar, best, resolver, keep_runs)
         try:
             course.run(lambda left: executor_for(min(count, left), dask, example))
         except KeyboardInterrupt:
@@ -144,10 +145,12 @@ def run_sweep(
 class _Course:
     """The course of a sweep: which points are left, what became of the others."""
 
-    def __init__(self, plan: Plan, store: Store, bar: SweepProgress, best: Best, keep_runs: bool) -> None:
+    def __init__(
+        self, plan: Plan, store: Store, bar: SweepProgress, best: Best, resolver: Resolver, keep_runs: bool
+    ) -> None:
         self.outcomes: dict[int, Outcome] = {}
         self._plan, self._store, self._bar, self._best = plan, store, bar, best
-        self._keep_runs = keep_runs
+        self._resolver, self._keep_runs = resolver, keep_runs
         self._agenda = Agenda([point.hardware for point in plan.space.points])
 
     def run(self, start: Callable[[int], Executor]) -> None:
@@ -167,7 +170,7 @@ class _Course:
     def _next(self, worker: str) -> Job | None:
         """The next point that has to be simulated; those on the way that needn't are finished at once."""
         while (index := self._agenda.take(worker)) is not None:
-            resolved = resolve(self._plan.experiment, self._plan.space.points[index], self._plan.fixed)
+            resolved = self._resolver.resolve(self._plan.space.points[index])
             keep = self._store.runs / resolved.key if self._keep_runs else None
             known = self._store.get(resolved.key)
             if known is not None and (keep is None or known.status is not Status.OK or keep.is_dir()):

@@ -14,7 +14,7 @@ from archsim.experiment import LoadedExperiment, Overrides
 from archsim.sweep.crew import Crew, Job, executor_for, worker_count
 from archsim.sweep.facts import Facts
 from archsim.sweep.frame import as_frame
-from archsim.sweep.points import resolve
+from archsim.sweep.points import Resolver
 from archsim.sweep.progress import SweepProgress
 from archsim.sweep.search_plan import SearchPlan, plan_search
 from archsim.sweep.search_table import search_table
@@ -141,6 +141,7 @@ class _Course:
 
     def __init__(self, plan: SearchPlan, store: Store, log: TrialLog) -> None:
         self._plan, self._store, self._log = plan, store, log
+        self._resolver = Resolver(plan.experiment, plan.fixed)
         self._loaded: dict[int, LoadedExperiment] = {}  # of the trials under way
         self._bar: SweepProgress | None = None
 
@@ -176,7 +177,7 @@ class _Course:
         """The next point that has to be simulated; those on the way that needn't are told at once."""
         while (asked := self._log.ask()) is not None:
             number, point = asked
-            resolved = resolve(self._plan.experiment, point, self._plan.fixed)
+            resolved = self._resolver.resolve(point)
             if resolved.loaded is None:
                 self._tell(number, Outcome(resolved.key, Status.FAILED, resolved.error), None, known=False)
                 continue

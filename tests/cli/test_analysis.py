@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browser import needs_chromium, opened_in_chromium
+from in_process import command, simulate_here
 from small_experiment import write_model, write_phases
 
 import archsim
 from archsim.config.errors import UserError
+from archsim.sweep.figures import CLOSE_TICKS, LOG_FROM, _ticks
+from archsim.sweep.page import usual_objectives
 
-COMMAND = [sys.executable, "-c", "from archsim.cli import main; main()"]
 RATE, LINK = "system.device.memory.technology.data_rate", "system.link.bandwidth"
 
 SWEEP = """\
@@ -34,11 +35,10 @@ best: decode.tpot
 
 
 def ran(*arguments: str | Path, cwd: Path, expect: int = 0) -> str:
-    """What `archsim ARGUMENTS` prints to stdout, or to stderr if it is expected to fail."""
-    done = subprocess.run([*COMMAND, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=300)
-    assert done.returncode == expect, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr if expect else done.stdout
+    """What `archsim ARGUMENTS` prints to stdout, or to stderr if it is expected to fail; it starts no workers."""
+    with pytest.MonkeyPatch.context() as patch:
+        simulate_here(patch)
+        return command(*arguments, cwd=cwd, expect=expect)[1 if expect else 0]
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +115,26 @@ def test_a_browser_draws_the_sweep(folder: Path, tmp_path: Path) -> None:
     assert "WebGL is not supported" not in dom[parallel:]
     assert len(re.findall(r'class="y-axis"', dom[parallel:])) >= 4  # an axis for each column
     assert "Uncaught" not in log and "SEVERE" not in log
+
+
+@pytest.mark.parametrize("values", [np.arange(1.0, 65.0), np.geomspace(512, 32768, 20), np.linspace(27.3, 76.4, 99)])
+def test_ticks_are_round_numbers_that_stand_apart(values: np.ndarray) -> None:
+    far = bool(values[-1] > LOG_FROM * values[0])
+    ticks = _ticks(values, far)
+    assert (ticks[0], ticks[-1]) == (values[0], values[-1]) and 4 <= len(ticks) <= 9
+    assert all(float(f"{tick:.1g}") == pytest.approx(tick) for tick in ticks[1:-1])
+    places = np.log(ticks) if far else ticks
+    assert np.diff(places).min() > CLOSE_TICKS * (places[-1] - places[0])
+
+
+def test_many_values_far_apart_have_a_tick_every_few_decades() -> None:
+    assert len(_ticks(np.geomspace(1e-9, 1e9, 50), True)) <= 10
+
+
+def test_a_rate_is_compared_with_the_time_it_costs_and_a_time_with_energy(folder: Path) -> None:
+    frame = archsim.open_sweep(folder / "out")
+    assert usual_objectives(frame, "decode.throughput") == ["decode.throughput", "decode.tpot"]
+    assert usual_objectives(frame) == ["decode.tpot", "decode.energy_per_token"]
 
 
 # ---------------------------------------------------------------- elasticities

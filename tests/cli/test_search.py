@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from browser import needs_chromium, opened_in_chromium
+from in_process import command, simulate_here
 from small_experiment import write_phases
 
 import archsim
@@ -40,6 +43,12 @@ population: 8
 trials: 30
 seed: 1
 """
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test's sweeps and searches start no workers."""
+    simulate_here(monkeypatch)
 
 
 @pytest.fixture
@@ -73,7 +82,10 @@ def ended(process: subprocess.Popen[str], expect: int = 0) -> tuple[str, str]:
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The search, run in one go by one worker; the folder it ran in."""
     folder = write_search(tmp_path_factory.mktemp("uninterrupted"))
-    report = json.loads(ended(started("search.yaml", "--workers", "1", "--out", "out", "--json", cwd=folder))[0])
+    with pytest.MonkeyPatch.context() as patch:
+        simulate_here(patch)
+        words = ("search.yaml", "--workers", "1", "--out", "out", "--json")
+        report = json.loads(command("search", *words, cwd=folder)[0])
     assert report["trials"] == 30
     (folder / "report.json").write_text(json.dumps(report))
     return folder
@@ -104,6 +116,19 @@ def test_the_table_is_tidy_and_its_front_is_one(uninterrupted: Path) -> None:
     assert [one["trial"] for one in report["best"]] == table[table["best"]]["trial"].tolist()
 
 
+@needs_chromium
+def test_a_browser_draws_the_trials(uninterrupted: Path, tmp_path: Path) -> None:
+    page = Path(json.loads((uninterrupted / "report.json").read_text())["page"])
+    assert page == uninterrupted / "out" / "search.html"
+    dom, log = opened_in_chromium(page, tmp_path)
+    table = pd.read_parquet(uninterrupted / "out" / "results.parquet")
+    pareto, parallel = dom.index('id="figure-pareto"'), dom.index('id="figure-parallel"')
+    done = (table["status"] == "ok").sum()
+    assert len(re.findall(r'<path class="point"', dom[pareto:parallel])) == done
+    assert "left out by feasible == yes" in dom and "area" in dom
+    assert "Uncaught" not in log and "SEVERE" not in log
+
+
 def test_a_trial_is_an_ordinary_run(uninterrupted: Path) -> None:
     table = pd.read_parquet(uninterrupted / "out" / "results.parquet")
     row = table[(table["status"] == "ok") & (table["stacks"] == "six")].iloc[0]
@@ -122,7 +147,9 @@ def test_python_and_the_same_seed_give_the_same_trials(folder: Path, uninterrupt
     assert frame.attrs["units"]["area"] == "mm2"
 
 
-def test_after_kill_9_it_goes_on_with_the_same_trials(folder: Path, uninterrupted: Path) -> None:
+def test_after_kill_9_it_goes_on_with_the_same_trials(
+    folder: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     process = started("search.yaml", "--workers", "1", "--out", "out", cwd=folder)
     deadline = time.monotonic() + PATIENCE_S
     while len(list((folder / "out" / "points").glob("*.json"))) < 5:
@@ -134,15 +161,18 @@ def test_after_kill_9_it_goes_on_with_the_same_trials(folder: Path, uninterrupte
     psutil.wait_procs(workers, timeout=PATIENCE_S)
     assert not (folder / "out" / "results.parquet").exists()
     left = len(list((folder / "out" / "points").glob("*.json")))
-    report = json.loads(ended(started("search.yaml", "--workers", "1", "--out", "out", "--json", cwd=folder))[0])
+    simulate_here(monkeypatch)
+    words = ("search.yaml", "--workers", "1", "--out", "out", "--json")
+    report = json.loads(command("search", *words, cwd=folder)[0])
     assert report["simulated"] <= 31 - left, "what is done isn't done again"
     table = (folder / "out" / "results.parquet").read_bytes()
     assert table == (uninterrupted / "out" / "results.parquet").read_bytes()
 
 
+@pytest.mark.usefixtures("here")
 def test_more_trials_go_on_from_those_there(folder: Path, uninterrupted: Path) -> None:
-    ended(started("search.yaml", "--trials", "10", "--workers", "1", "--out", "out", cwd=folder))
-    out, err = ended(started("search.yaml", "--workers", "1", "--out", "out", cwd=folder))
+    command("search", "search.yaml", "--trials", "10", "--workers", "1", "--out", "out", cwd=folder)
+    out, err = command("search", "search.yaml", "--workers", "1", "--out", "out", cwd=folder)
     assert "Pareto front" in out and "30 trials" in out and "trials failed" in out
     assert "30/30 points" in err
     table = (folder / "out" / "results.parquet").read_bytes()
@@ -155,7 +185,7 @@ def test_two_workers_share_the_trials(folder: Path) -> None:
     assert report["trials"] == 30 and report["best"]
     table = pd.read_parquet(folder / "out" / "results.parquet")
     assert table["trial"].tolist() == list(range(30))
-    assert json.loads(ended(started(*words, cwd=folder))[0])["simulated"] == 0
+    assert json.loads(command("search", *words, cwd=folder)[0])["simulated"] == 0
 
 
 def test_a_dask_cluster_simulates_too(folder: Path) -> None:
@@ -165,13 +195,15 @@ def test_a_dask_cluster_simulates_too(folder: Path) -> None:
     assert len(frame) == 6 and (frame["status"] == "ok").any()
 
 
+@pytest.mark.usefixtures("here")
 def test_if_nothing_is_feasible_it_says_so(folder: Path) -> None:
     text = SEARCH.replace("90 us", "1 us")
     (folder / "search.yaml").write_text(text)
-    out, _ = ended(started("search.yaml", "--trials", "4", "--workers", "1", "--out", "out", cwd=folder), expect=2)
+    out, _ = command("search", "search.yaml", "--trials", "4", "--workers", "1", "--out", "out", cwd=folder, expect=2)
     assert "no trial keeps all constraints" in out
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
     ("change", "words", "said"),
     [
@@ -188,21 +220,20 @@ def test_mistakes_are_told_before_anything_runs(
 ) -> None:
     (folder / "search.yaml").write_text(SEARCH.replace(*change, 1) if change[0] else SEARCH)
     before = sorted(folder.rglob("*"))
-    _, err = ended(started("search.yaml", *words, cwd=folder), expect=2)
+    _, err = command("search", "search.yaml", *words, cwd=folder, expect=2)
     assert said in err
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.usefixtures("here")
 def test_a_section_of_an_experiment_and_validate(folder: Path) -> None:
     file = folder / "experiment.yaml"
     plain = archsim.load(file).digest()
     section = "search:\n  axes: {workload.batch: [1, 2]}\n  objectives: [decode.tpot]\n  trials: 3\n  sampler: random\n"
     file.write_text(file.read_text() + section)
     assert archsim.load(file).digest() == plain, "a single run takes no notice of it"
-    done = subprocess.run([*COMMAND, "validate", "experiment.yaml", "search.yaml"], cwd=folder, capture_output=True)
-    assert done.returncode == 0, done.stderr
+    command("validate", "experiment.yaml", "search.yaml", cwd=folder)
     (folder / "search.yaml").write_text(SEARCH.replace("decode.tpot <=", "decode.tpto <="))
-    done = subprocess.run([*COMMAND, "validate", "search.yaml"], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 2 and "mean 'decode.tpot'?" in done.stdout + done.stderr
+    assert "mean 'decode.tpot'?" in "".join(command("validate", "search.yaml", cwd=folder, expect=2))
     frame = archsim.search(file, overrides=["workload.prefill=null"], out=folder / "out", workers=1)
     assert len(frame) == 3 and frame["best"].any()

@@ -17,6 +17,7 @@ import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from in_process import command, simulate_here
 from small_experiment import write_phases
 
 import archsim
@@ -48,6 +49,12 @@ axes:
   workload.decode.context_tokens: {from: 256, to: 6560, step: 64}
 """
 LONG_POINTS = 99
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test's sweeps and searches start no workers."""
+    simulate_here(monkeypatch)
 
 
 @pytest.fixture
@@ -88,6 +95,12 @@ def swept(*arguments: str | Path, cwd: Path, expect: int = 0) -> dict[str, objec
     return found
 
 
+def swept_here(*words: str | Path, cwd: Path) -> dict[str, object]:
+    """As `swept`, in this process; without workers of its own if the test asks for `here`."""
+    found: dict[str, object] = json.loads(command("sweep", *words, "--json", cwd=cwd)[0])
+    return found
+
+
 def until(holds: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not holds():
@@ -108,9 +121,11 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The table of the long sweep, run in one go by one worker."""
+    """The table of the long sweep, run in one go."""
     folder = write_sweeps(tmp_path_factory.mktemp("uninterrupted"))
-    report = swept("long.yaml", "--workers", "1", "--out", "out", cwd=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        simulate_here(patch)
+        report = swept_here("long.yaml", "--out", "out", cwd=folder)
     assert report["ok"] == report["simulated"] == LONG_POINTS
     return (folder / "out" / "results.parquet").read_bytes()
 
@@ -118,8 +133,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 # ---------------------------------------------------------------- what comes out
 
 
+@pytest.mark.usefixtures("here")
 def test_the_table_is_tidy_and_its_numbers_are_those_of_single_runs(folder: Path) -> None:
-    report = swept("small.yaml", "--out", "out", "--workers", "2", cwd=folder)
+    report = swept_here("small.yaml", "--out", "out", "--workers", "2", cwd=folder)
     counts = {name: report[name] for name in ("points", "ok", "failed", "crashed", "simulated")}
     assert counts == {"points": 6, "ok": 6, "failed": 0, "crashed": 0, "simulated": 6}
     table = pd.read_parquet(folder / "out" / "results.parquet")
@@ -143,7 +159,7 @@ def test_the_table_is_tidy_and_its_numbers_are_those_of_single_runs(folder: Path
 
 def test_python_gives_the_same_rows_as_the_command_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    swept("small.yaml", "--out", "typed", cwd=folder)
+    swept("small.yaml", "--out", "typed", "--workers", "2", cwd=folder)
     frame = archsim.sweep("small.yaml", out="called", workers=1)
     pd.testing.assert_frame_equal(frame, pd.read_parquet("typed/results.parquet"))
     assert frame.attrs["units"]["decode.energy_per_token"] == "J"
@@ -165,32 +181,35 @@ def test_a_script_needs_no_guard_around_a_sweep(folder: Path) -> None:
     assert done.stdout.split() == ["started", "2"], done.stderr
 
 
+@pytest.mark.usefixtures("here")
 def test_an_experiment_may_say_itself_what_to_vary(folder: Path) -> None:
     file = folder / "experiment.yaml"
     plain = archsim.load(file).digest()
     file.write_text(file.read_text() + "sweep:\n  axes: {workload.batch: [4, 8]}\n")
-    report = swept("experiment.yaml", "workload.prefill=null", "--out", "out", cwd=folder)
+    report = swept_here("experiment.yaml", "workload.prefill=null", "--out", "out", cwd=folder)
     assert report["ok"] == 2
     assert archsim.load(file).digest() == plain, "a single run takes no notice of it"
     table = pd.read_parquet(folder / "out" / "results.parquet")
     assert not [name for name in table if name.startswith("prefill.")]
 
 
+@pytest.mark.usefixtures("here")
 def test_run_directories_are_kept_if_asked_for(folder: Path) -> None:
     words = ("experiment.yaml", "workload.prefill=null", "--out", "out")
     (folder / "experiment.yaml").write_text(
         (folder / "experiment.yaml").read_text() + "sweep: {axes: {workload.batch: [4, 8]}}\n"
     )
-    swept(*words, cwd=folder)
-    report = swept(*words, "--keep-runs", cwd=folder)
+    swept_here(*words, cwd=folder)
+    report = swept_here(*words, "--keep-runs", cwd=folder)
     assert report["simulated"] == 2, "they were there, but without their directories"
     for key in pd.read_parquet(folder / "out" / "results.parquet")["point"]:
         assert archsim.open_run(folder / "out" / "runs" / key).metrics["decode.tpot"].value > 0
-    assert swept(*words, "--keep-runs", cwd=folder)["simulated"] == 0
+    assert swept_here(*words, "--keep-runs", cwd=folder)["simulated"] == 0
 
 
+@pytest.mark.usefixtures("here")
 def test_people_get_the_best_points_and_scripts_a_rate(folder: Path) -> None:
-    out, err = ended(started("small.yaml", "--out", "out", "--best", "decode.throughput", cwd=folder))
+    out, err = command("sweep", "small.yaml", "--out", "out", "--best", "decode.throughput", cwd=folder)
     assert "Best by decode.throughput" in out
     assert "results.parquet" in out
     assert "6/6 points" in err
@@ -201,30 +220,48 @@ def test_people_get_the_best_points_and_scripts_a_rate(folder: Path) -> None:
 # ---------------------------------------------------------------- what fails
 
 
+@pytest.mark.usefixtures("here")
+def test_axes_reach_every_tier(folder: Path) -> None:
+    (folder / "tiers.yaml").write_text(
+        "kind: sweep\nexperiment: experiment.yaml\n"
+        "set: {system: h200_hbf, workload.prefill: null}\n"
+        "axes: {system.device.tiers.hbf.technology.timings.tR: [4 us, 8 us]}\n"
+    )
+    report = swept_here("tiers.yaml", "--out", "out", cwd=folder)
+    assert report["ok"] == 2
+    table = pd.read_parquet(folder / "out" / "results.parquet")
+    assert table["system.device.tiers.hbf.technology.timings.tR"].tolist() == [4, 8]
+    assert table["decode.tpot"].is_monotonic_increasing and table["decode.tpot"].is_unique
+    assert (table["decode.tier.hbf.bytes"] > 0).all()
+
+
+@pytest.mark.usefixtures("here")
 def test_a_point_that_fails_is_a_row_and_the_others_go_on(folder: Path) -> None:
     (folder / "failing.yaml").write_text(
         "kind: sweep\nexperiment: experiment.yaml\n"
         "axes: {workload.tensor_parallel: [1, 2], workload.decode.context_tokens: [512, 100000000]}\n"
     )
-    report = swept("failing.yaml", "--out", "out", cwd=folder)
+    report = swept_here("failing.yaml", "--out", "out", cwd=folder)
     assert (report["ok"], report["failed"]) == (1, 3)
     table = pd.read_parquet(folder / "out" / "results.parquet")
     assert table["status"].tolist() == ["ok", "failed", "failed", "failed"]
     assert "KV cache need" in table["error"][1]
     assert "2 devices are wanted, the system has 1" in table["error"][2]
     assert table["decode.tpot"].notna().tolist() == [True, False, False, False]
-    assert swept("failing.yaml", "--out", "out", cwd=folder)["simulated"] == 0, "they would fail again"
+    assert swept_here("failing.yaml", "--out", "out", cwd=folder)["simulated"] == 0, "they would fail again"
 
 
+@pytest.mark.usefixtures("here")
 def test_if_nothing_works_it_says_so(folder: Path) -> None:
     (folder / "all.yaml").write_text(
         "kind: sweep\nexperiment: experiment.yaml\naxes: {workload.decode.context_tokens: [100000000, 200000000]}\n"
     )
-    out, _ = ended(started("all.yaml", "--out", "out", cwd=folder), expect=2)
+    out, _ = command("sweep", "all.yaml", "--out", "out", cwd=folder, expect=2)
     assert "2 points failed" in out
     assert "KV cache need" in out
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
     ("text", "words", "said"),
     [
@@ -247,9 +284,17 @@ def test_if_nothing_works_it_says_so(folder: Path) -> None:
 def test_mistakes_are_told_before_anything_runs(folder: Path, text: str, words: tuple[str, ...], said: str) -> None:
     (folder / "sweep.yaml").write_text(f"kind: sweep\n{text}\n")
     before = sorted(folder.rglob("*"))
-    _, err = ended(started("sweep.yaml", *words, cwd=folder), expect=2)
+    _, err = command("sweep", "sweep.yaml", *words, cwd=folder, expect=2)
     assert said in err
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_sweep_is_no_search_and_no_single_run(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"is a sweep, no search \(expected archsim sweep"):
+        archsim.search(folder / "small.yaml", out=folder / "out")
+    with pytest.raises(UserError, match=r"is a sweep, which is many runs \(expected an experiment, or `archsim sweep`"):
+        archsim.run(folder / "small.yaml", out=folder / "out")
+    assert not (folder / "out").exists()
 
 
 def test_an_experiment_without_axes_is_no_sweep(folder: Path) -> None:
@@ -290,7 +335,9 @@ def test_ctrl_c_ends_cleanly(folder: Path, uninterrupted: bytes) -> None:
     assert f"of {LONG_POINTS} points are in {out}; the same command goes on from there" in err
     partial = pd.read_parquet(out / "results.parquet")
     assert 5 <= len(partial) == landed(out) < LONG_POINTS
-    swept("long.yaml", "--out", "out", cwd=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        simulate_here(patch)
+        swept_here("long.yaml", "--out", "out", cwd=folder)
     assert (out / "results.parquet").read_bytes() == uninterrupted
 
 
@@ -313,14 +360,15 @@ def test_a_worker_that_is_killed_is_replaced(folder: Path, uninterrupted: bytes)
     assert (out / "results.parquet").read_bytes() == uninterrupted
 
 
+@pytest.mark.usefixtures("here")
 def test_a_torn_or_crashed_point_is_simulated_again(folder: Path) -> None:
-    swept("small.yaml", "--out", "out", cwd=folder)
+    swept_here("small.yaml", "--out", "out", cwd=folder)
     before = (folder / "out" / "results.parquet").read_bytes()
     first, second, third, *_ = sorted((folder / "out" / "points").glob("*.json"))
     first.write_bytes(first.read_bytes()[:100])  # as after a loss of power
     second.write_text(second.read_text().replace('"status": "ok"', '"status": "crashed"'))
     third.unlink()
-    assert swept("small.yaml", "--out", "out", cwd=folder)["simulated"] == 3
+    assert swept_here("small.yaml", "--out", "out", cwd=folder)["simulated"] == 3
     assert (folder / "out" / "results.parquet").read_bytes() == before
 
 
@@ -335,7 +383,9 @@ def test_two_sweeps_in_one_directory_get_along(folder: Path, uninterrupted: byte
     assert uninterrupted in tables.values()
     assert (folder / "out" / "results.parquet").read_bytes() in tables.values()
     (other,) = (table for table in tables.values() if table != uninterrupted)
-    swept("other.yaml", "--out", "alone", cwd=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        simulate_here(patch)
+        swept_here("other.yaml", "--out", "alone", cwd=folder)
     assert (folder / "alone" / "results.parquet").read_bytes() == other
     assert not list((folder / "out").rglob("*.tmp"))
 
@@ -392,9 +442,7 @@ def test_validate_looks_into_sweeps(folder: Path) -> None:
     (folder / "wrong.yaml").write_text("kind: sweep\nexperiment: experiment.yaml\naxes: {x: [1]}\nwhere: y > 1\n")
     shipped = Path(__file__).resolve().parents[2] / "experiments" / "sweep_llama3_70b" / "experiment.yaml"
     for files, code, said in ((["small.yaml", str(shipped)], 0, "ok (sweep)"), (["wrong.yaml"], 2, "names 'y'")):
-        done = subprocess.run([*COMMAND, "validate", *files], cwd=folder, capture_output=True, text=True, timeout=60)
-        assert done.returncode == code, done.stderr
-        assert said in done.stdout + done.stderr
+        assert said in "".join(command("validate", *files, cwd=folder, expect=code))
 
 
 def test_the_shipped_sweep_has_a_thousand_points() -> None:

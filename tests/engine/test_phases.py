@@ -226,6 +226,21 @@ def test_a_chain_and_single_steps_give_the_same_records(experiment: Path, change
 # ---------------------------------------------------------------- how results answer
 
 
+@pytest.mark.parametrize("name", ["h200", "h200x8, tp 4", "h200, small window"])
+def test_layers_prepared_alike_are_as_prepared_one_by_one(experiment: Path, name: str) -> None:
+    loaded = load_experiment(experiment, SYSTEMS[name])
+    for trace, kv_tokens in traces_of(loaded):
+        prepared, computed = [], []
+        for one_by_one in (False, True):
+            machine = new_machine(setup_of(loaded))
+            reserve_kv(machine, setup_of(loaded), kv_tokens)
+            machine._preparer._names_decide = one_by_one
+            prepared.append([machine._preparer.prepare(operator) for operator in trace.operators])
+            computed.append(len(machine._preparer._alike))
+        assert prepared[0] == prepared[1]
+        assert computed[0] > computed[1] == 0, "the first way did share"
+
+
 def test_a_larger_batch_is_never_faster(simulate: Callable[..., RunResult]) -> None:
     latencies = [value(simulate(f"workload.batch={batch}"), "decode.latency") for batch in (1, 2, 3, 4, 8, 31, 64, 256)]
     assert latencies == sorted(latencies)

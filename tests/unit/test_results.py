@@ -134,6 +134,8 @@ class TestRunDirectory:
         assert decode.channels == data.phases[1].channels
         assert run.requests is not None and list(run.requests["request_id"]) == [0, 1, 2, 3]
         assert "decode.tpot" in repr(run) and "decode.tpot" in run._repr_html_()
+        table = run.metrics._repr_html_()
+        assert table.count("<tr>") == len(run.metrics) and str(run.metrics["decode.tpot"]) in table
 
     def test_operators_hold_every_count_and_cause(self, tmp_path: Path) -> None:
         data = fabricated_run(layers=2)
