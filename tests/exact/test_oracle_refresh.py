@@ -109,7 +109,9 @@ def test_same_bank_refresh_takes_one_bank_of_every_group_in_turn() -> None:
 
 
 def test_same_bank_refresh_holds_its_banks_and_no_others() -> None:
-    """In turn, bank 0 of all groups is refreshed first: a read of it waits tRFCsb, one of bank 1 only tRREFD."""
+    """Bank 0 of all groups is refreshed at the first interval: a read of it waits tRFCsb, one of bank 1 only tRREFD.
+
+    The banks are taken in turn, and bank 0 although it is wanted."""
     t = timing("none", **SAME_BANK, refresh_order=int(RefreshOrder.IN_TURN))
     other_bank = t.bank_groups * t.columns
     due = t.tREFIsb
