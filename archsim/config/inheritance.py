@@ -114,10 +114,10 @@ class TreeReader:
 
 
 def merge(base: Node, child: Node) -> Node:
-    """The child laid over its base: mappings key by key, anything else (lists, numbers with a source) whole; so are
-    mappings of another `kind`, whose keys don't go together."""
+    """The child laid over its base: mappings key by key, anything else (lists, numbers with a source) whole; so is a
+    mapping with a `kind` over one without: SRAM over a memory that doesn't say that it is DRAM."""
     mappings = isinstance(base.value, dict) and isinstance(child.value, dict)
-    if not mappings or base.is_sourced or child.is_sourced or _other_kind(base, child):
+    if not mappings or base.is_sourced or child.is_sourced or _gets_a_kind(base, child):
         return child
     merged = dict(base.entries)
     for key, entry in child.entries.items():
@@ -125,10 +125,9 @@ def merge(base: Node, child: Node) -> Node:
     return Node(merged, child.file, child.line, child.source)
 
 
-def _other_kind(base: Node, child: Node) -> bool:
-    if "kind" not in child.entries:
-        return False
-    return "kind" not in base.entries or plain(base.entries["kind"]) != plain(child.entries["kind"])
+def _gets_a_kind(base: Node, child: Node) -> bool:
+    """Whether the child names a kind and the base has none, and so is of the one that goes without saying."""
+    return "kind" in child.entries and "kind" not in base.entries
 
 
 def apply_overrides(tree: Node, overrides: Mapping[str, object] | Sequence[str]) -> Node:

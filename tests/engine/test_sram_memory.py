@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_experiment import write_phases
+from small_experiment import write_phases, write_requests
 
 import archsim
 from archsim.config.errors import SpecError, UserError
@@ -199,3 +199,17 @@ def test_sram_has_no_paged_cache() -> None:
     spec = load_system("wse3").spec.device.memory
     with pytest.raises(UserError, match="a paged KV cache in SRAM"):
         main_memory(spec, shortcuts=True, paged_kv=PagedKv(16, 4096, 1, 64))
+
+
+def test_what_needs_dram_says_so() -> None:
+    from archsim.commands.curve import _target
+
+    with pytest.raises(UserError, match="groq_lpu has no DRAM"):
+        _target("groq_lpu", "fr_fcfs", "all_bank")
+
+
+def test_it_serves_requests(tmp_path: Path) -> None:
+    trace = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,60,3\n2023-11-16 18:15:46.69,40,2\n"
+    run = archsim.run(write_requests(tmp_path, trace), {"system": "wse3"}, out=tmp_path / "run")
+    assert run.metrics["serving.requests"].value == 2
+    assert run.metrics["serving.output_tokens"].value == 5

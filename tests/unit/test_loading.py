@@ -430,10 +430,10 @@ def test_base_merges_mappings_and_replaces_lists(write: Write) -> None:
     assert [file.name for file in loaded.files] == ["child.yaml", "good.yaml"]
 
 
-def test_a_mapping_of_another_kind_replaces_its_base(write: Write) -> None:
-    write(good=GOOD)
-    path = write(child="base: good\nmemory: {kind: flash, planes: 4, page: 4 KiB}\n")
-    loaded = load(path)
+def test_a_mapping_with_a_kind_replaces_one_without(write: Write) -> None:
+    """Its keys are those of another spec; with a kind in both, mappings merge."""
+    write(good=GOOD, plain="name: m\nmemory: {stacks: 2}\n")
+    loaded = load(write(child="base: plain\nmemory: {kind: flash, planes: 4, page: 4 KiB}\n"))
     assert isinstance(loaded.spec.memory, Flash) and loaded.spec.memory.planes == 4
     assert loaded.spec.name == "m"
     same = load(write(same="base: good\nmemory: {kind: dram, stacks: 2}\n")).spec.memory
