@@ -17,7 +17,7 @@ from archsim.memory.pim_device import HEAD_FAMILIES, PimDevice, PimResult
 from archsim.memory.pim_memory import PimMemorySpec
 from archsim.memory.pim_offload import STORED, Unit, is_decode_attention, place
 from archsim.memory.pim_programs import passes_of
-from archsim.records import Access, Operator, OperatorKind, PimCounts, TensorClass
+from archsim.records import Access, GemmShape, Operator, OperatorKind, PimCounts, TensorClass
 from archsim.system import DeviceSpec
 from archsim.workload.sub_batches import SECOND
 
@@ -218,9 +218,21 @@ class PimUnit:
         self._check_format(operator.name, "weights", _weight(operator).bytes, elements)
         passes, _ = passes_of(self.spec.technology, gemm.m)
         asked_bytes = passes * gemm.n * gemm.k * self.spec.technology.units.element_bytes
-        sizes = (gemm.n, gemm.k)
-        work = self._device.gemv
-        return [_Run(("gemv", *sizes, gemm.m), gemm.count, asked_bytes, lambda: work(*sizes, tokens=gemm.m))]
+        runs = [
+            _Run(("gemv", *sizes), gemm.count, asked_bytes, self._product_work(*sizes)) for sizes in self._layouts(gemm)
+        ]
+        return [min(runs, key=lambda run: self._result(run).ticks)] if self._cycle else runs[:1]
+
+    def _layouts(self, gemm: GemmShape) -> list[tuple[int, int, int, int]]:
+        """(outputs, inputs, vectors, channels that share the inputs) of the layouts to choose from: a compiler would
+        take the one with the fewest clocks."""
+        splits = [1]
+        if self.spec.technology.family in HEAD_FAMILIES:
+            splits.append(self.spec.technology.organisation.channels)
+        return [(gemm.n, gemm.k, gemm.m, split) for split in splits]
+
+    def _product_work(self, outputs: int, inputs: int, vectors: int, splits: int) -> Callable[[], PimResult]:
+        return lambda: self._device.gemv(outputs, inputs, tokens=vectors, input_splits=splits)
 
     def _check_format(self, name: str, what: str, size_bytes: int, elements: int) -> None:
         element_bytes = self.spec.technology.units.element_bytes
@@ -256,17 +268,22 @@ class PimUnit:
             host_fs, send_fs, receive_fs, counts.busy_fs = 0, 0, 0, bound_fs
         return PimPart(send_fs, counts.busy_fs, receive_fs, host_fs, bound_fs, counts, steps)
 
+    def _result(self, run: _Run) -> PimResult:
+        """Simulated once for equal work."""
+        result = self._results.get(run.key)
+        if result is None:
+            if len(self._results) >= KEPT:
+                self._results.clear()
+            result = self._results[run.key] = run.work()
+        return result
+
     def _count(self, counts: PimCounts, run: _Run) -> None:
         if not self._cycle:
             peak = self.spec.peak_bytes_per_second
             counts.read_bytes += run.times * run.asked_bytes
             counts.busy_fs += run.times * run.asked_bytes * FS_PER_SECOND * peak.denominator // peak.numerator + 1
             return
-        result = self._results.get(run.key)
-        if result is None:
-            if len(self._results) >= KEPT:
-                self._results.clear()
-            result = self._results[run.key] = run.work()
+        result = self._result(run)
         events = result.events
         stall_fs = result.refresh_stall_ticks * result.clock_fs.numerator // result.clock_fs.denominator
         counts.add(

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from archsim.config.errors import UserError
 from archsim.kernels.pim_program import Lane, assemble
 from archsim.kernels.pim_rules import PimRules, Targets
 from archsim.memory.pim import HeadProgramVersion, PimPlacement, PimSpec
@@ -215,17 +216,27 @@ def head_attention(spec: PimSpec, rules: PimRules, heads: int, queries: int, con
     return PimWork(assemble(program.lanes), min(heads, channels), padding, macs, head_load(heads, channels))
 
 
-def head_gemv(spec: PimSpec, rules: PimRules, outputs: int, inputs: int, vectors: int) -> PimWork:
+def head_gemv(
+    spec: PimSpec, rules: PimRules, outputs: int, inputs: int, vectors: int, input_splits: int = 1
+) -> PimWork:
     """(outputs x inputs) by `vectors`: outputs over channels and parts, inputs over the banks of a part and, if they
-    don't fit the units' input buffers together, one filling after the other."""
+    don't fit the units' input buffers together, one filling after the other.
+
+    With `input_splits`, so many channels share the inputs and each has its part of them for all their outputs: fewer
+    inputs are written to each, and more partial results read, which the host adds up. Raises UserError if the channels
+    don't divide."""
     channels = spec.organisation.channels
+    if channels % input_splits:
+        raise UserError(
+            f"{channels} channels can't share inputs by {input_splits}", expected="a divisor of the channels"
+        )
     passes, tokens = passes_of(spec, vectors)
     lanes = HeadLayout(spec, 1, spec.units.multipliers * spec.organisation.banks_per_group).splits
     granule = lanes * spec.units.multipliers
     filling = spec.units.input_buffer // spec.organisation.burst_bytes * granule
-    padded = ceil_div(inputs, granule) * granule
+    padded = ceil_div(ceil_div(inputs, input_splits), granule) * granule
     program = HeadProgram(spec, rules)
-    per_channel = ceil_div(outputs, channels)
+    per_channel = ceil_div(outputs * input_splits, channels)
     read = 0
     for _ in range(passes):
         for begin in range(0, padded, filling):

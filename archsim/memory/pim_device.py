@@ -100,17 +100,22 @@ class PimDevice:
         self.rules = spec.rules_table()
         self._fast_forward = fast_forward
 
-    def gemv(self, outputs: int, inputs: int, *, tokens: int = 1, reads: int = 0, log: int = 0) -> PimResult:
+    def gemv(
+        self, outputs: int, inputs: int, *, tokens: int = 1, reads: int = 0, input_splits: int = 1, log: int = 0
+    ) -> PimResult:
         """A matrix of outputs x inputs by `tokens` vectors, beside `reads` rows of normal reads on every channel.
 
-        Raises UserError if it does not fit, or for reads on a device whose preset has no commands for them."""
-        check_sizes(outputs=outputs, inputs=inputs, tokens=tokens)
+        On AttAcc and logic-die PIM, `input_splits` channels may share the inputs (`head_gemv`). Raises UserError if it
+        does not fit, or for what the family or preset has not."""
+        check_sizes(outputs=outputs, inputs=inputs, tokens=tokens, input_splits=input_splits)
+        if input_splits > 1 and self.spec.family not in HEAD_FAMILIES:
+            raise UserError(f"{self.spec.name} has one layout of inputs", expected="no input_splits")
         if reads and (self.spec.family in NOT_BY_ROWS or not {"ACT", "RD", "PRE"} <= self.spec.commands.keys()):
             raise UserError(f"{self.spec.name} has no normal reads beside PIM", expected="a preset such as 'neupims'")
         if self.spec.family is PimFamily.HBM_PIM:
             work = register_gemv(self.spec, self.rules, outputs, inputs, tokens)
         elif self.spec.family in HEAD_FAMILIES:
-            work = head_gemv(self.spec, self.rules, outputs, inputs, tokens)
+            work = head_gemv(self.spec, self.rules, outputs, inputs, tokens, input_splits)
         else:
             work = row_gemv(self.spec, self.rules, outputs, inputs, tokens, reads)
         return self.run(work, log=log)

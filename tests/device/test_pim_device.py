@@ -181,6 +181,26 @@ def test_energy_is_counts_times_table() -> None:
     assert result.energy_pj == pytest.approx(activates + cells + pins + 4096 * 4096 * 0.32)
 
 
+@pytest.mark.parametrize("name", ["attacc_bank", "attacc_bank_group", "logic_pim"])
+def test_channels_that_share_inputs_do_the_same_work(name: str) -> None:
+    """Each writes its part of the inputs alone; the multiply-accumulates are the same, but for padding."""
+    device = PimDevice(load(name))
+    apart, shared = (device.gemv(2048, 8192, tokens=8, input_splits=splits) for splits in (1, 16))
+    assert shared.counts["WRGB"] * 16 == apart.counts["WRGB"]
+    assert shared.macs == apart.macs
+    useful = 2 * 2048 * 8192 * (8 // min(8, device.spec.units.tokens_per_read))
+    for result in (apart, shared):
+        assert result.read_bytes - result.padding_bytes == useful
+    assert shared.ticks < apart.ticks
+
+
+def test_inputs_are_shared_by_channels_that_divide() -> None:
+    with pytest.raises(UserError, match="can't share inputs"):
+        PimDevice(load("attacc_bank")).gemv(64, 1024, input_splits=3)
+    with pytest.raises(UserError, match="one layout of inputs"):
+        PimDevice(load("aim_gddr6")).gemv(64, 1024, input_splits=2)
+
+
 # ---- bad input -------------------------------------------------------------------------------------------------------
 
 

@@ -38,7 +38,8 @@ def test_streaming_costs_what_is_published_for_hbm(name: str) -> None:
     moved = int(system.device.memory.peak_bytes_per_second * 9 // 10)
     energy = energy_pj(streaming(system, moved, SECOND_FS), SECOND_FS, system.energy_table, system.device.power)
     hbm = sum(amount for component, amount in energy.items() if component.startswith("hbm"))
-    assert 3 <= hbm / (8 * moved) <= 5
+    dearest = 5 if system.device.memory.technology.name.startswith("HBM") else 10  # GDDR6: 7.5, Micron
+    assert 3 <= hbm / (8 * moved) <= dearest
     board = power_w(energy, SECOND_FS, system.device.power)
     assert system.device.power.idle < board.drawn <= system.device.power.limit
 
