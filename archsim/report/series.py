@@ -244,6 +244,10 @@ def _bandwidth(samples: DataFrame) -> Bandwidth:
     )
 
 
+BESIDE, STACKED = 0.5, 0.1
+"""Decades between points that share a label: as wide as a name; points of a column share one all the way down."""
+
+
 @dataclass(frozen=True)
 class RooflineLabel:
     """Names of neighbouring points, to be written below (intensity, rate), growing to the left or right."""
@@ -262,9 +266,13 @@ def roofline_labels(jobs: list[Job], right_edge: float, *, least_share: float = 
     named = [job for job in jobs if job.share >= least_share and job.intensity is not None]
     clusters: list[list[Job]] = []
     for job in named:  # slowest first, so that each cluster is led by the job that matters most
-        near = [cluster for cluster in clusters if any(_near(member, job) for member in cluster)]
-        joined = [*(member for cluster in near for member in cluster), job]
-        clusters = [*(cluster for cluster in clusters if cluster not in near), joined]
+        stacked = (cluster for cluster in clusters if any(_near(member, job, STACKED) for member in cluster))
+        beside = (cluster for cluster in clusters if _near(cluster[0], job, BESIDE))
+        near = next(stacked, None) or next(beside, None)
+        if near is None:
+            clusters.append([job])
+        else:
+            near.append(job)
     return [
         RooflineLabel(
             names=[job.name for job in cluster],
@@ -276,9 +284,9 @@ def roofline_labels(jobs: list[Job], right_edge: float, *, least_share: float = 
     ]
 
 
-def _near(one: Job, other: Job) -> bool:
+def _near(one: Job, other: Job, across: float) -> bool:
     decades_across = abs(math.log10((one.intensity or 1.0) / (other.intensity or 1.0)))
-    return decades_across < 0.5 and abs(math.log10(one.rate / other.rate)) < 0.35
+    return decades_across < across and abs(math.log10(one.rate / other.rate)) < 0.35
 
 
 def roofline_span(points: list[Job], roofs: list[PhaseSummary]) -> tuple[float, float]:
