@@ -91,13 +91,20 @@ class PimUnit:
         fit."""
         kept = []
         for access in accesses:
-            here = self.spec.separate and self.spec.holds(access.tensor_class, expert=access.tensor in self._experts)
+            here = self._holds(access)
             if here:
                 self._place(access.tensor, access.bytes)
             if not here or access.tensor_class is not TensorClass.KV:
                 kept.append(access)
         self._check_capacity()
         return kept
+
+    def _holds(self, access: Access) -> bool:
+        """Whether a separate PIM memory has a tensor, or a copy of it."""
+        if not self.spec.separate:
+            return False
+        shared = self.spec.overlap.feed_forward and is_feed_forward(access.tensor.removesuffix(".weight"))
+        return shared or self.spec.holds(access.tensor_class, expert=access.tensor in self._experts)
 
     def _place(self, tensor: str, size_bytes: int) -> None:
         if tensor not in self._placed:
@@ -158,7 +165,7 @@ class PimUnit:
         gemm = operator.gemm
         if not self.spec.overlap.feed_forward or gemm is None or gemm.count > 1 or gemm.m > MOST_SHARED_TOKENS:
             return None
-        if operator.name.removesuffix(SECOND).rpartition(".")[2] not in FEED_FORWARD:
+        if not is_feed_forward(operator.name.removesuffix(SECOND)):
             return None
         granule = self.spec.whole.organisation.channels
 
@@ -172,9 +179,6 @@ class PimUnit:
         if least == 0:
             return None
         theirs = _cut(operator, least * granule)
-        if self.spec.separate:
-            self._place(f"{_weight(theirs).tensor} (shared)", _weight(theirs).bytes)
-            self._check_capacity()
         return _cut(operator, gemm.n - least * granule), self._share(theirs)
 
     def _share(self, operator: Operator) -> PimPart:
@@ -299,6 +303,11 @@ class PimUnit:
                 commands={name: run.times * count for name, count in result.counts.items() if count},
             )
         )
+
+
+def is_feed_forward(name: str) -> bool:
+    """Whether a product is one of the feed-forward network, experts left out."""
+    return ".experts." not in name and name.rpartition(".")[2] in FEED_FORWARD
 
 
 def most_below(fits: Callable[[int], bool]) -> int:

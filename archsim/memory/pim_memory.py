@@ -51,8 +51,8 @@ class PimMemorySpec(Spec):
     """Memory with processing in it, of one device: `stacks` of a technology, all of whose channels share the work.
 
     With a `capacity`, it is a memory of its own beside the main one: the KV cache lies there, and a copy of the weights
-    that may be offloaded. Without, the main memory itself computes. Inputs and results pass the `link`; without one,
-    the pins, in the program's own commands."""
+    that may be offloaded or shared out. Without, the main memory itself computes. Inputs and results pass the `link`;
+    without one, the pins, in the program's own commands."""
 
     technology: PimSpec
     stacks: PositiveInt

@@ -251,6 +251,18 @@ def test_experts_are_one_product_each(experiment: Path) -> None:
     assert unit.offloads(expert_product(8))
 
 
+@pytest.mark.parametrize("devices", [2, 4])
+def test_heads_are_shared_out_to_devices(devices: int, experiment: Path, attacc: RunResult) -> None:
+    """Each device of a tensor-parallel group has its KV heads and reads their cache alone."""
+    loaded = load_experiment(experiment, pim())
+    trace = lower_decode(loaded.model, loaded.spec.workload.precision, devices, (512,) * BATCH)
+    unit = PimUnit(loaded.system.spec.device)
+    counts = [unit.part_of(op).counts for op in trace.operators if op.kind is OperatorKind.DECODE_ATTENTION]
+    whole = attacc.operators[attacc.operators["phase"] == "decode"]
+    useful = sum(count.read_bytes - count.padding_bytes for count in counts)
+    assert useful * devices == whole["pim_read_bytes"].sum() - whole["pim_padding_bytes"].sum()
+
+
 # ---------------------------------------------------------------- a memory of its own
 
 
@@ -272,6 +284,14 @@ def test_weights_that_may_be_offloaded_lie_in_both(experiment: Path) -> None:
     assert (machine.pim.used_bytes, machine.placement.main.used_bytes) == (1000, 1010)
 
 
+def test_feed_forward_weights_that_are_shared_out_lie_in_both(experiment: Path) -> None:
+    unit = unit_of(experiment, pim(overlap={"feed_forward": True}))
+    names = ("layers[0].up_proj.weight", "layers[0].o_proj.weight", "layers[0].experts.down_proj.weight")
+    weights = [Access(name, TensorClass.WEIGHT, 10**power) for power, name in enumerate(names)]
+    assert unit.reserve(weights) == weights
+    assert unit.used_bytes == 1
+
+
 def test_new_keys_and_values_go_over_the_link(attacc: RunResult) -> None:
     appended = 4 * 2 * 128 * 2  # KV heads, keys and values, elements, bytes
     for phase, tokens in (("prefill", 128), ("decode", BATCH)):
@@ -284,9 +304,10 @@ def test_new_keys_and_values_go_over_the_link(attacc: RunResult) -> None:
         assert set(rows["dram_write_bytes"]) == {0}
 
 
-def test_served_requests_keep_their_cache_in_pim_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("overlap", [{}, {"feed_forward": True, "heads": True}], ids=str)
+def test_served_requests_keep_their_cache_in_pim_memory(overlap: dict[str, bool], tmp_path: Path) -> None:
     trace = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,40,4\n2023-11-16 18:15:46.69,70,3\n"
-    run = archsim.run(write_requests(tmp_path, trace), pim(), out=tmp_path / "run")
+    run = archsim.run(write_requests(tmp_path, trace), pim(overlap=overlap), out=tmp_path / "run")
     assert value(run, "serving.requests") == 2
     assert value(run, "iterations.pim.operators") > 0
     assert run.summary.phases[0].pim is not None
