@@ -41,10 +41,13 @@ def generate(seed, nodes, rate, flits, table, hot, hot_share, first, after, pack
         packets: int64[n, 4], written: created, source, destination, flits. Must have room.
     """
     count = 0
+    draws = np.empty(nodes, np.uint64)
     for cycle in range(first, after):
         base = seed + _STEP * np.uint64(cycle * nodes + 1)
+        for node in range(nodes):  # without a branch, so that it is done several at a time
+            draws[node] = mixed(base + _STEP * np.uint64(node))
         for node in range(nodes):
-            draw = mixed(base + _STEP * np.uint64(node))
+            draw = draws[node]
             if np.int64(draw >> np.uint64(64 - RATE_BITS)) >= rate:
                 continue
             low = np.int64(mixed(draw ^ _STEP) >> np.uint64(33))  # 31 bits, so that a product with them is an int64

@@ -115,7 +115,7 @@ def test_every_pattern_runs(pattern: Pattern, small: Path) -> None:
 
 
 def test_a_hotspot_saturates_first(small: Path) -> None:
-    """Half of nine nodes' packets go to one of them, which takes one flit per cycle: at most 1 / (9 (0.5 + 0.5 / 9))."""
+    """Half of all packets, and a ninth of the others, go to one of nine nodes, which takes one flit per cycle."""
     changes = ["traffic.rates=[0.05]", "traffic.pattern=hotspot", "traffic.hotspots=[4]", "traffic.hotspot_share=0.5"]
     result = CliRunner().invoke(app, ["noc", str(small), *changes, "--json"])
     assert result.exit_code == 0, result.output
