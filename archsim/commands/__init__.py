@@ -1,1 +1,1 @@
-"""What the `archsim` commands do; cli.py names them."""
+"""What the `archsim` commands do; cli/ names them."""
