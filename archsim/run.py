@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from archsim.config.errors import UserError
-from archsim.config.units import format_quantity
 from archsim.energy import energy_pj, tier_component, total_pj, within_limit
 from archsim.engine.machine import Machine
 from archsim.engine.phases import (
@@ -33,7 +32,6 @@ from archsim.experiment import (
     load_experiment,
 )
 from archsim.fabric.collectives import collective
-from archsim.memory.sram_memory import SramMemorySpec
 from archsim.records import (
     Counts,
     Operator,
@@ -46,10 +44,11 @@ from archsim.records import (
 )
 from archsim.report import ARTEFACTS
 from archsim.report.terminal import progress as progress_bar
-from archsim.results import ChannelClass, PhaseData, Provenance, RunData, RunResult, write_run
+from archsim.results import ChannelClass, PhaseData, RunData, RunResult, write_run
 from archsim.results_store import ensure_writable
 from archsim.serving.serve import serve
-from archsim.system import HbmSpec, SystemSpec, load_system
+from archsim.standing import facts_of, provenance_of
+from archsim.system import SystemSpec, load_system
 from archsim.workload.operators import lower_decode, lower_prefill
 from archsim.workload.sub_batches import halves, interleaved
 
@@ -98,9 +97,9 @@ def simulate(loaded: LoadedExperiment, *, command: Sequence[str] = (), progress:
         digest=loaded.digest(),
         seed=loaded.spec.seed,
         fidelity=loaded.spec.fidelity.value,
-        facts=_facts(loaded),
+        facts=facts_of(loaded),
         sources=loaded.loaded.sources,
-        provenance=_provenance(loaded),
+        provenance=provenance_of(loaded),
         wall_seconds=time.perf_counter() - started,
         command=command,
     )
@@ -334,101 +333,6 @@ def _serve(loaded: LoadedExperiment, workload: RequestsWorkload, progress: bool)
 
 def _bar(description: str, total: int, shown: bool) -> AbstractContextManager[Any]:
     return progress_bar(description, total=total) if shown else nullcontext(None)
-
-
-# ---------------------------------------------------------------- what the report says beside the numbers
-
-
-def _facts(loaded: LoadedExperiment) -> dict[str, str]:
-    system, workload = loaded.system.spec, loaded.spec.workload
-    memory = system.device.memory
-    tiers = {
-        f"tier {name}": f"{tier.stacks} stacks of {tier.technology.name}, "
-        f"{format_quantity(tier.ceiling_bytes_per_second, 'bytes/s')} ceiling"
-        for name, tier in system.device.tiers.items()
-    }
-    return {
-        "model": loaded.model.name,
-        "system": system.name,
-        "devices": f"{workload.tensor_parallel} of {system.devices}, tensor parallel",
-        "memory per device": f"{memory.in_words}, {format_quantity(memory.peak_bytes_per_second, 'bytes/s')} peak",
-        "precision": f"weights {workload.precision.weights}, KV {workload.precision.kv}, "
-        f"activations {workload.precision.activations}",
-    } | (tiers | _pim_facts(system))
-
-
-def _pim_facts(system: SystemSpec) -> dict[str, str]:
-    pim = system.device.pim
-    if pim is None:
-        return {}
-    where = "a memory of its own" if pim.separate else "the main memory itself"
-    rate = format_quantity(pim.peak_bytes_per_second, "bytes/s")
-    overlap = [name for name, on in pim.overlap.model_dump(exclude_none=True).items() if on is True]
-    return {
-        "processing in memory": f"{pim.stacks} x {pim.technology.name}, {rate} at its units, {where}",
-        "offloaded to PIM": f"by {pim.offload.policy}" + (f"; overlap of {', '.join(overlap)}" if overlap else ""),
-    }
-
-
-def _provenance(loaded: LoadedExperiment) -> tuple[Provenance, ...]:
-    if loaded.spec.fidelity is Fidelity.ROOFLINE:
-        return (Provenance(subject="all times", standing="model", note="roofline bounds: no machine is faster"),)
-    return (
-        _memory_provenance(loaded.system.spec.device.memory),
-        *_tier_provenance(loaded.system.spec),
-        *_pim_provenance(loaded.system.spec),
-        Provenance(
-            subject="devices",
-            standing="exact",
-            note="one device stands for the tensor-parallel group: same operators, same sizes, same times",
-        ),
-        Provenance(
-            subject="engines",
-            standing="model",
-            note="matrix and vector engines by tiles and waves; efficiency, launch and L2 terms are the preset's",
-        ),
-        Provenance(
-            subject="collectives",
-            standing="model",
-            note="chunk schedules on the links with the library's published latency terms, by its fastest choice",
-        ),
-        Provenance(subject="energy", standing="model", note="counted events times the preset's energy table"),
-    )
-
-
-def _memory_provenance(memory: HbmSpec | SramMemorySpec) -> Provenance:
-    if isinstance(memory, SramMemorySpec):
-        note = "every access of a slice through its banks and ports in closed form, equal to a walk cycle by cycle; "
-        note += "slices do the same and are simulated once"
-        return Provenance(subject="SRAM accesses", standing="exact", note=note)
-    return Provenance(
-        subject=f"{memory.label} commands",
-        standing="exact",
-        note="every command of a channel scheduled under its standard's timing constraints; channels with equal "
-        f"request sequences and equal states, of {memory.channels} in all, are simulated once",
-    )
-
-
-def _tier_provenance(system: SystemSpec) -> list[Provenance]:
-    if not system.device.tiers:
-        return []
-    exact = Provenance(
-        subject=f"commands of {', '.join(system.device.tiers)}",
-        standing="exact",
-        note="every sense, program and bus transfer, or DRAM command, scheduled under the technology's constraints",
-    )
-    note = "chunks through a staging buffer in program order, posted writes, links by flits (docs/tiers.md)"
-    return [exact, Provenance(subject="staging between tiers", standing="model", note=note)]
-
-
-def _pim_provenance(system: SystemSpec) -> list[Provenance]:
-    pim = system.device.pim
-    if pim is None:
-        return []
-    note = "every command of the busiest channel scheduled under the technology's rules; equal operators simulated once"
-    exact = Provenance(subject="PIM commands", standing="exact", note=note)
-    note = "which operators go there, the way there and back, and what overlaps (docs/pim_engine.md)"
-    return [exact, Provenance(subject="offloading", standing="model", note=note)]
 
 
 def _override_words(overrides: Overrides) -> list[str]:
