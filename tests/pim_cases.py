@@ -86,14 +86,16 @@ def random_rules(random: np.random.Generator, refresh: bool) -> PimRules:
         *(Distance(prea, after, Scope.CHANNEL, rp) for after in (act, nact)),
         *(Distance(ref, after, Scope.CHANNEL, 40) for after in (act, nact)),
     ]  # fmt: skip
+    # Long enough to close and to open all rows again: else nothing but refresh would go on.
+    interval = int(random.integers(120, 400)) + 50 * banks.total if refresh else 0
     return PimRules(
         banks=banks,
         commands=commands,
         distances=tuple(distances),
         faw_ticks=int(random.integers(1, 40)),
         shared_bus=bool(random.integers(0, 2)),
-        # Long enough to close and to open all rows again: else nothing but refresh would go on.
-        refresh_interval=int(random.integers(120, 400)) + 50 * banks.total if refresh else 0,
+        refresh_interval=interval,
+        first_refresh=int(random.integers(1, interval + 1)) if refresh else 0,
         precharge_all=prea,
         refresh=ref,
     )

@@ -67,7 +67,7 @@ class PimOracle:
 
     def __post_init__(self) -> None:
         self.lanes = [OracleLane(list(unroll(self.rules, self.program, lane))) for lane in range(self.program.lanes)]
-        self._due = self.rules.refresh_interval
+        self._due = self.rules.first_refresh
 
     def run(self, most_ticks: int = 1_000_000) -> int:
         """Run to the end of all lanes; the tick of the last command. Raises RuntimeError if it takes longer."""

@@ -137,7 +137,7 @@ class Distance:
 
 @dataclass(frozen=True)
 class PimRules:
-    """All rules of one channel. `refresh_interval` 0 means no refresh."""
+    """All rules of one channel. `refresh_interval` 0: no refresh; `first_refresh` is when the first one falls due."""
 
     banks: Banks
     commands: tuple[PimCommand, ...]
@@ -147,6 +147,7 @@ class PimRules:
     refresh_interval: int
     precharge_all: int = -1
     refresh: int = -1
+    first_refresh: int = 0
 
     def index(self, name: str) -> int:
         """Index of a command by name. Raises KeyError."""

@@ -61,6 +61,7 @@ class PimShape(NamedTuple):
     row_sets: int
     ranks: int
     refresh_interval: int
+    first_refresh: int
     refresh_busy: int  # ticks from REFRESH to the first OPEN
     faw: int
     buses: int
@@ -142,6 +143,7 @@ def compile_rules(rules: PimRules, lanes: int) -> PimTables:
         row_sets=row_sets,
         ranks=rules.banks.ranks,
         refresh_interval=rules.refresh_interval,
+        first_refresh=rules.first_refresh,
         refresh_busy=_refresh_busy(rules),
         faw=rules.faw_ticks,
         buses=1 if rules.shared_bus else 2,
@@ -164,7 +166,7 @@ def new_state(shape: PimShape, program: PimProgram) -> NDArray[np.int64]:
     state[EARLIEST : shape.rows] = 0
     state[shape.rows : shape.opener] = CLOSED
     state[shape.window :] = -(np.int64(1) << 40)
-    state[DUE] = shape.refresh_interval or NEVER
+    state[DUE] = shape.first_refresh if shape.refresh_interval else NEVER
     for lane, start in enumerate(program.lane_starts):
         state[LANES + lane * LANE_WORDS + PC] = start
     return state

@@ -190,7 +190,9 @@ class PimEnergy(Spec):
 
 
 class PimSpec(Spec):
-    """A memory with processing in it: all that the kernel, the layouts and the programs of its family need."""
+    """A memory with processing in it: all that the kernel, the layouts and the programs of its family need.
+
+    Work starts at a channel at rest whose first refresh falls due after `first_refresh`; left out, after tREFI."""
 
     name: str
     family: PimFamily
@@ -202,6 +204,7 @@ class PimSpec(Spec):
     power_cap: PowerCap | None = None
     program: HeadProgramVersion = HeadProgramVersion.CURRENT
     refresh: PimRefresh
+    first_refresh: TimingNsOrClocks | None = None
     shared_command_bus: bool
     dual_row_buffer: bool = False
     commands: dict[str, PimCommandSpec]
@@ -289,9 +292,13 @@ class PimSpec(Spec):
             faw_ticks=self.clocks("tFAW") if "tFAW" in self.timings else 0,
             shared_bus=self.shared_command_bus,
             refresh_interval=self.clocks("tREFI") if refreshes else 0,
+            first_refresh=self._first_refresh_clocks() if refreshes else 0,
             precharge_all=self._with_role(RoleName.PRECHARGE_ALL),
             refresh=self._with_role(RoleName.REFRESH),
         )
+
+    def _first_refresh_clocks(self) -> int:
+        return self.clocks("tREFI") if self.first_refresh is None else self.first_refresh.to_clocks(self.clock_fs)
 
     def _command(self, name: str, spec: PimCommandSpec) -> PimCommand:
         return PimCommand(
@@ -334,6 +341,12 @@ class PimSpec(Spec):
                 problems.append(f"{smaller} = {value[smaller]} nCK is longer than {larger} = {value[larger]} nCK")
         if self.refresh is PimRefresh.ALL_BANK and "tREFI" not in self.timings:
             problems.append("refresh: all_bank needs tREFI in `timings`")
+        if self.first_refresh is not None and self.refresh is not PimRefresh.ALL_BANK:
+            problems.append("first_refresh needs `refresh: all_bank`")
+        elif self.first_refresh is not None and "tREFI" in value:
+            first = self.first_refresh.to_clocks(self.clock_fs)
+            if not 0 < first <= value["tREFI"]:
+                problems.append(f"first_refresh = {first} nCK is not within tREFI = {value['tREFI']} nCK")
         return problems
 
     def _command_problems(self) -> list[str]:

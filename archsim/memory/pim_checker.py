@@ -151,7 +151,7 @@ def _refresh(rules: PimRules, ticks: Log, commands: Log) -> Iterator[PimViolatio
         return
     at = np.flatnonzero(commands == rules.refresh)
     for number, index in enumerate(at):
-        tick, due = int(ticks[index]), (number + 1) * interval
+        tick, due = int(ticks[index]), rules.first_refresh + number * interval
         if not due <= tick <= due + MOST_LATE * interval:
             yield PimViolation("refresh", int(index), tick, f"number {number + 1} is due at {due}")
     end = int(ticks[-1])
