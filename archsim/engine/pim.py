@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from archsim.compute.arithmetic import most_that_fits
 from archsim.compute.vector import vector_fs
 from archsim.config.errors import UserError
 from archsim.config.units import format_quantity
@@ -175,7 +176,7 @@ class PimUnit:
             theirs_fs = device_fs * (gemm.n - outputs) // gemm.n
             return outputs < gemm.n and self._share(_cut(operator, outputs)).total_fs <= theirs_fs
 
-        least = most_below(fits)
+        least = most_that_fits(fits)
         if least == 0:
             return None
         theirs = _cut(operator, least * granule)
@@ -308,19 +309,6 @@ class PimUnit:
 def is_feed_forward(name: str) -> bool:
     """Whether a product is one of the feed-forward network, experts left out."""
     return ".experts." not in name and name.rpartition(".")[2] in FEED_FORWARD
-
-
-def most_below(fits: Callable[[int], bool]) -> int:
-    """The largest whole number that fits, if all below it do; 0 if 1 doesn't."""
-    if not fits(1):
-        return 0
-    least, most = 1, 2
-    while fits(most):
-        least, most = most, 2 * most
-    while most - least > 1:
-        middle = (least + most) // 2
-        least, most = (middle, most) if fits(middle) else (least, middle)
-    return least
 
 
 def _weight(operator: Operator) -> Access:

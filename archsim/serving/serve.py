@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from archsim.compute.arithmetic import most_that_fits
 from archsim.config.errors import UserError
 from archsim.config.units import format_quantity
 from archsim.energy import energy_pj, total_pj, within_limit
@@ -85,18 +86,13 @@ def _tiered_capacity(machine: Machine, setup: Setup) -> int:
     def fits(tokens: int) -> bool:
         return machine.placement.fits(kv_storage(setup.model, setup.precision, machine.devices, tokens))
 
-    if not fits(1):
+    tokens = most_that_fits(fits)
+    if tokens == 0:
         raise UserError(
             "the weights leave no room for one token's KV cache on the tiers that placement gives it",
             expected="a higher tensor_parallel, larger tiers, or other placement rules",
         )
-    least, most = 1, 2
-    while fits(most):
-        least, most = most, 2 * most
-    while most - least > 1:
-        middle = (least + most) // 2
-        least, most = (middle, most) if fits(middle) else (least, middle)
-    return least
+    return tokens
 
 
 def iteration_energy_pj(records: Sequence[OperatorRecord], elapsed_fs: int, system: SystemSpec) -> float:

@@ -12,12 +12,13 @@ from small_experiment import write_phases, write_requests
 import archsim
 from archsim import cli
 from archsim.commands.describe import Description, describe
+from archsim.compute.arithmetic import most_that_fits
 from archsim.config.errors import SpecError, UserError
 from archsim.config.loading import load_mapping
 from archsim.energy import COMPONENTS
 from archsim.engine.machine import Machine
 from archsim.engine.phases import kv_storage
-from archsim.engine.pim import PimPart, PimUnit, most_below
+from archsim.engine.pim import PimPart, PimUnit
 from archsim.engine.pim_overlap import PimOverlap
 from archsim.experiment import load_experiment
 from archsim.memory.pim_device import PimDevice, PimResult
@@ -405,7 +406,7 @@ def test_a_shared_product_is_whole_and_balanced(experiment: Path, tmp_path: Path
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 3, 7, 8, 1000])
 def test_the_most_that_fits_is_found(limit: int) -> None:
-    assert most_below(lambda number: number <= limit) == limit
+    assert most_that_fits(lambda number: number <= limit) == limit
 
 
 # ---------------------------------------------------------------- bad input
