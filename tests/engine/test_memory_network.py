@@ -187,7 +187,7 @@ def longest(run: RunResult) -> Any:
 def test_an_operator_takes_its_bytes_at_the_sustained_rate(simulate: Callable[..., RunResult]) -> None:
     """The logits' weights: the memory alone would be quicker, and half the link takes what half the rate says. The
     first tile has to be there before the network's time begins."""
-    times, rates = [], []
+    times, streams = [], []
     for flit in ("128 B", "64 B"):
         operator = longest(simulate("h200_mesh", **{FLIT: flit}))
         flow = load_system("h200_mesh", [f"device.network.noc.flit={flit}"]).spec.device.memory_flow
@@ -197,9 +197,10 @@ def test_an_operator_takes_its_bytes_at_the_sustained_rate(simulate: Callable[..
         assert stream_fs <= operator["duration_fs"] <= (1 + Fraction(1, LEAST_TILES)) * stream_fs + int(fixed_fs)
         assert operator["cause_noc_fs"] > 0
         assert operator["cause_compute_fs"] == 0
-        times.append(operator["duration_fs"] - fixed_fs)
-        rates.append(flow.sustained)
-    assert times[1] / times[0] == pytest.approx(float(rates[0] / rates[1]), rel=0.03)
+        times.append(int(operator["duration_fs"]))
+        streams.append(float(stream_fs))
+    # A refresh (0.4 us) may fall into one's first tile and not into the other's.
+    assert times[1] - times[0] == pytest.approx(streams[1] - streams[0], rel=0.03)
     assert longest(simulate("h200"))["duration_fs"] < 0.8 * times[0]
 
 
