@@ -69,6 +69,7 @@ _CAUSE_WORDS = {
     "row": "row activation and bank conflicts",
     "turnaround": "HBM bus turnaround",
     "refresh": "HBM refresh",
+    "noc": "waiting on a simulated on-chip network",
     "pim": "processing in memory, and the way there and back",
     "tier": "waiting for data of another memory tier",
     "fill": "memory pipeline fill and drain",
@@ -175,7 +176,8 @@ def phase_metrics(
 ) -> dict[str, Metric]:
     """The metrics of one phase. Records and peaks are of ONE device, `energy_breakdown_pj` is of all.
 
-    Time spent on other tiers or PIM is a metric only of devices that have some.
+    Time spent on other tiers or PIM is a metric only of devices that have some, time on a simulated on-chip network
+    only where some operator waits for it.
 
     A ratio whose denominator is zero (no HBM access, an empty phase) is left out rather than invented.
     ValueError if an operator's causes don't tile its duration: that would be a bug in the engine.
@@ -198,6 +200,7 @@ def phase_metrics(
     }
     absent = {"tier"} if not tiers else set()
     absent |= {"pim"} if pim is None else set()
+    absent |= {"noc"} if not totals.cause_fs["noc"] else set()
     causes = [cause for cause in CAUSES if cause not in absent]
     values |= {f"time.{cause}": _over(totals.cause_fs[cause], totals.operator_fs) for cause in causes}
     for tier in tiers:

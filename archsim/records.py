@@ -250,11 +250,11 @@ class Counts:
                 setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-CAUSES = ("launch", "compute", "transfer", "row", "turnaround", "refresh", "pim", "tier", "fill", "link")
+CAUSES = ("launch", "compute", "transfer", "row", "turnaround", "refresh", "noc", "pim", "tier", "fill", "link")
 """Named causes whose times tile an operator's duration: kernel launch; waiting on the matrix or
 vector engine; data bursts on the HBM pins; row activation and bank conflicts; bus turnaround;
-refresh; processing in memory, with the way there and back; data of another memory tier; memory
-pipeline fill and drain; collective communication."""
+refresh; waiting on a simulated on-chip network; processing in memory, with the way there and back;
+data of another memory tier; memory pipeline fill and drain; collective communication."""
 
 
 @dataclass(slots=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from archsim.config.units import format_quantity
 from archsim.experiment import Fidelity, LoadedExperiment
 from archsim.memory.sram_memory import SramMemorySpec
+from archsim.metrics import FS_PER_SECOND
 from archsim.results import Provenance
-from archsim.system import HbmSpec, SystemSpec
+from archsim.system import DeviceSpec, HbmSpec, SystemSpec
 
 
 def facts_of(loaded: LoadedExperiment) -> dict[str, str]:
@@ -25,7 +26,24 @@ def facts_of(loaded: LoadedExperiment) -> dict[str, str]:
         "memory per device": f"{memory.in_words}, {format_quantity(memory.peak_bytes_per_second, 'bytes/s')} peak",
         "precision": f"weights {workload.precision.weights}, KV {workload.precision.kv}, "
         f"activations {workload.precision.activations}",
-    } | (tiers | _pim_facts(system))
+    } | (tiers | _network_facts(system.device) | _pim_facts(system))
+
+
+def _network_facts(device: DeviceSpec) -> dict[str, str]:
+    """The simulated on-chip network: what it sustains of what the memory delivers."""
+    network, flow = device.network, device.memory_flow
+    if network is None or flow is None:
+        return {}
+    sustained, offered, bound = (
+        format_quantity(rate, "bytes/s", 3) for rate in (flow.sustained, flow.offered, flow.bound)
+    )
+    unloaded, loaded = (
+        format_quantity(time_fs / FS_PER_SECOND, "time") for time_fs in (flow.unloaded_fs, flow.loaded_fs)
+    )
+    return {
+        "on-chip network": f"{network.noc.name}: sustains {sustained} of {offered} (its busiest link allows {bound}); "
+        f"{unloaded} there and back unloaded, {loaded} loaded"
+    }
 
 
 def _pim_facts(system: SystemSpec) -> dict[str, str]:
@@ -48,6 +66,7 @@ def provenance_of(loaded: LoadedExperiment) -> tuple[Provenance, ...]:
     return (
         _memory_provenance(loaded.system.spec.device.memory),
         *_tier_provenance(loaded.system.spec),
+        *_network_provenance(loaded.system.spec.device),
         *_pim_provenance(loaded.system.spec),
         Provenance(
             subject="devices",
@@ -91,6 +110,18 @@ def _tier_provenance(system: SystemSpec) -> list[Provenance]:
     )
     note = "chunks through a staging buffer in program order, posted writes, links by flits (docs/tiers.md)"
     return [exact, Provenance(subject="staging between tiers", standing="model", note=note)]
+
+
+def _network_provenance(device: DeviceSpec) -> list[Provenance]:
+    if device.network is None:
+        return []
+    exact = Provenance(
+        subject="routers of the on-chip network",
+        standing="exact",
+        note="every flit of a measurement of reads, through routers simulated cycle by cycle",
+    )
+    note = "operators move their bytes at the rate that reads sustain, evenly over channels and engines"
+    return [exact, Provenance(subject="operators on the on-chip network", standing="model", note=note)]
 
 
 def _pim_provenance(system: SystemSpec) -> list[Provenance]:

@@ -31,6 +31,7 @@ from archsim.config.units import (
 )
 from archsim.config.units import Dimension as Unit
 from archsim.fabric.links import LinkSpec
+from archsim.fabric.memory_network import MemoryFlow, MemoryNetworkSpec, hop_pj_per_bit, memory_flow
 from archsim.memory.layout import InterleaveSpec, Layout
 from archsim.memory.pim_memory import PimMemorySpec
 from archsim.memory.sram import SramSpec
@@ -142,7 +143,8 @@ class PowerSpec(Spec):
 
 
 class DeviceSpec(Spec):
-    """One accelerator. `noc` is the on-chip network's bandwidth between memory and engines.
+    """One accelerator. `noc` is the on-chip network's bandwidth between memory and engines; with a `network`, no more
+    than that network sustains, and its latency is on top of the buffer's `miss_latency`.
 
     `prefetch` says whether an operator's loads start behind the operator before it while the buffer allows (a
     compiled dataflow machine) or only with its own launch (a GPU's separate kernels). `stream_window` is how many
@@ -161,6 +163,7 @@ class DeviceSpec(Spec):
     attention: AttentionKernelSpec
     launch: LaunchSpec
     noc: BytesPerSecond
+    network: MemoryNetworkSpec | None = None
     prefetch: bool = False
     stream_window: ByteCount | None = None
     power: PowerSpec
@@ -169,6 +172,14 @@ class DeviceSpec(Spec):
     def window_bytes(self) -> int:
         """Bytes of a stream that may be in flight or waiting to be consumed."""
         return self.buffer.capacity if self.stream_window is None else self.stream_window
+
+    @property
+    def memory_flow(self) -> MemoryFlow | None:
+        """What `network` makes of reads from the memory, measured once for each network; None without one."""
+        if self.network is None:
+            return None
+        assert isinstance(self.memory, HbmSpec), "checked when the device was read"
+        return memory_flow(self.network, self.memory.channels, self.memory.peak_bytes_per_second)
 
     @model_validator(mode="after")
     def _check(self) -> "DeviceSpec":
@@ -182,7 +193,23 @@ class DeviceSpec(Spec):
             raise UserError("a prefetch from SRAM", expected="prefetch: false; operands are read in place")
         self._check_tiers()
         self._check_pim()
+        self._check_network()
         return self
+
+    def _check_network(self) -> None:
+        if self.network is None:
+            return
+        if not isinstance(self.memory, HbmSpec) or self.tiers or self.pim is not None:
+            raise UserError(
+                "a network between engines and anything but DRAM is not simulated",
+                expected="a memory of DRAM, no tiers, no pim; or no network",
+            )
+        nodes = len(self.network.channels)
+        if nodes > self.memory.channels:
+            raise UserError(
+                f"network.channels names {nodes} nodes for the {self.memory.channels} channels of the memory",
+                expected=f"at most {self.memory.channels}: channels are dealt over the nodes",
+            )
 
     def _check_pim(self) -> None:
         pim = self.pim
@@ -290,12 +317,14 @@ class SystemSpec(Spec):
 
     @property
     def energy_table(self) -> EnergyTableSpec:
-        """What each event costs: `energy`, with the memory technology's own energies if it has none for the memory."""
-        if self.energy.hbm is not None:
-            return self.energy
+        """What each event costs: `energy`, with the memory technology's own energies if it has none for the memory, and
+        the device's `network` in the place of `memory_network` if it has a `hop_energy`."""
+        known = self._network_energy
+        if known.hbm is not None:
+            return known
         memory = self.device.memory
         if isinstance(memory, SramMemorySpec):
-            return self.energy.model_copy(update={"hbm": _sram_energy(memory.technology)})
+            return known.model_copy(update={"hbm": _sram_energy(memory.technology)})
         technology = memory.technology
         band = technology.energy_band
         assert band is not None, "checked when the system was read"
@@ -303,7 +332,14 @@ class SystemSpec(Spec):
         hbm = HbmEnergySpec.model_construct(
             row=organisation.row_bytes, burst=organisation.burst_bytes, **dataclasses.asdict(band.likely)
         )
-        return self.energy.model_copy(update={"hbm": hbm})
+        return known.model_copy(update={"hbm": hbm})
+
+    @property
+    def _network_energy(self) -> EnergyTableSpec:
+        """`energy`, with the memory's network at the flit-hops of a simulated one that says what each costs."""
+        network, flow = self.device.network, self.device.memory_flow
+        hops = hop_pj_per_bit(network, flow) if network is not None and flow is not None else None
+        return self.energy if hops is None else self.energy.model_copy(update={"memory_network": hops})
 
     @model_validator(mode="after")
     def _check(self) -> "SystemSpec":

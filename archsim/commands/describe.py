@@ -20,7 +20,7 @@ from archsim.experiment import BatchingPolicy, Fidelity, load_experiment, shippe
 from archsim.memory.flash import FlashStandard
 from archsim.memory.sram import SramSpec
 from archsim.memory.standard import ControllerSpec, DramStandard, PagePolicy, RefreshPolicy, RefreshTurn, Scheduler
-from archsim.metrics import METRICS, definition_of
+from archsim.metrics import FS_PER_SECOND, METRICS, definition_of
 from archsim.system import SystemSpec
 from archsim.workload.precision import FORMATS, Precision
 from archsim.workload.shapes import load_model, shipped_models
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 COMPUTED = "computed from the above"
+SIMULATED = "simulated flit by flit"
 
 POLICIES: Mapping[str, type[StrEnum]] = {
     "scheduler": Scheduler,
@@ -199,6 +200,15 @@ def _derived(spec: Spec) -> Iterator[Fact]:
     if isinstance(spec, SystemSpec):
         peak, capacity = spec.device.memory.peak_bytes_per_second, spec.capacity_bytes
         yield Fact("(memory bandwidth of a device)", format_quantity(peak, Dimension.BYTES_PER_SECOND, 4), COMPUTED)
+        flow = spec.device.memory_flow
+        if flow is not None:
+            sustained, bound = (
+                format_quantity(rate, Dimension.BYTES_PER_SECOND, 4) for rate in (flow.sustained, flow.bound)
+            )
+            yield Fact("(on-chip network sustains)", f"{sustained}, its busiest link {bound}", SIMULATED)
+            for name, time_fs in (("unloaded", flow.unloaded_fs), ("loaded", flow.loaded_fs)):
+                latency = format_quantity(time_fs / FS_PER_SECOND, Dimension.TIME, 4)
+                yield Fact(f"(on-chip network there and back, {name})", latency, SIMULATED)
         if spec.device.pim is not None:
             units = format_quantity(spec.device.pim.peak_bytes_per_second, Dimension.BYTES_PER_SECOND, 4)
             yield Fact("(bandwidth at the PIM units of a device)", units, COMPUTED)

@@ -35,8 +35,8 @@ def cause_table(
     Memory causes are the data bus's time, mean over the pseudo-channels, granted in the order of `MEMORY_CAUSES` until
     the stream's time is used; PIM's are `pim_waits`, or all that is left of an operator on PIM but what the host adds;
     what is left then is another tier's (data that arrive while the operator runs, at the
-    tier's ceiling, or waiting for them if that is longer), then the engines' up to their own time; the rest is pipeline
-    fill."""
+    tier's ceiling, or waiting for them if that is longer), then the simulated network's where that is slower than the
+    engines, or the engines', up to their own time; the rest is pipeline fill."""
     column = {cause: k for k, cause in enumerate(CAUSES)}
     table = np.zeros((len(prepared), len(CAUSES)), np.int64)
     through_memory = np.array([item.transfer is not None for item in prepared])
@@ -62,6 +62,8 @@ def cause_table(
         table[:, column["pim"]] = pim_waits
     table[:, column["link"]] = link
     left = left - link
+    table[:, column["noc"]] = np.minimum(left, [item.noc_fs for item in prepared])
+    left = left - table[:, column["noc"]]
     table[:, column["compute"]] = np.minimum(left, engine)
     table[:, column["launch"]] = np.minimum(launch, outcomes[:, STREAM_START_FS] - outcomes[:, START_FS])
     duration = outcomes[:, END_FS] - outcomes[:, START_FS]
@@ -197,9 +199,11 @@ def folded_records_of(
 
 
 def bound_of(cause_fs: dict[str, int]) -> str:
-    """What an operator's time mostly went to: memory, another tier, PIM, compute, link, latency (launch and fill)."""
+    """What an operator's time mostly went to: memory, on-chip network, another tier, PIM, compute, link,
+    latency (launch and fill)."""
     groups = {
         "memory": cause_fs["transfer"] + cause_fs["row"] + cause_fs["turnaround"] + cause_fs["refresh"],
+        "noc": cause_fs["noc"],
         "tier": cause_fs["tier"],
         "pim": cause_fs["pim"],
         "compute": cause_fs["compute"],

@@ -19,6 +19,7 @@ from archsim.engine.work import (
     operator_work,
     roofline_fs,
     roofline_memory_fs,
+    roofline_noc_fs,
     through_memory,
     tile_work,
 )
@@ -46,7 +47,8 @@ class Prepared:
 
     `pim` is what processing in memory does of it: all (`pim_alone`), or a part beside the device.
     `loads` names the tensors that it reads through the main memory, whose bytes `memory_bytes` are; `parts` is what it
-    moves on other tiers, by their names."""
+    moves on other tiers, by their names. `noc_fs` is `engine_fs` where a simulated on-chip network sets it, else 0;
+    `noc_bound_fs` is that network's bound."""
 
     operator: Operator
     launch_fs: int
@@ -66,6 +68,8 @@ class Prepared:
     tier_fs: int = 0
     pim: PimPart | None = None
     pim_alone: bool = False
+    noc_fs: int = 0
+    noc_bound_fs: int = 0
 
     @cached_property
     def row(self) -> tuple[int, ...]:
@@ -242,6 +246,8 @@ class Preparer:
             ),
             parts=parts,
             tier_fs=bound_fs(parts, device.tiers),
+            noc_fs=work.noc_fs,
+            noc_bound_fs=roofline_noc_fs(work.memory_bytes, device),
         )
 
     def _tile_work(self, operator: Operator, access_latency_fs: int, memory_bytes: int) -> TileWork:

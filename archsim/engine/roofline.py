@@ -42,6 +42,8 @@ def _bound_record(
     """One operator that took exactly its bound, all of it for the one cause that sets the bound."""
     cause_fs = dict.fromkeys(CAUSES, 0)
     cause = "link" if item.link_fs else "transfer" if item.memory_fs >= item.roofline_fs else "compute"
+    if item.noc_bound_fs > item.memory_fs and item.noc_bound_fs >= item.roofline_fs:
+        cause = "noc"
     if item.tier_fs and item.tier_fs >= item.roofline_fs:
         cause = "tier"
     if item.pim_alone or (item.pim is not None and item.pim.bound_fs >= item.roofline_fs):

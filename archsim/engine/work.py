@@ -35,7 +35,8 @@ class OperatorWork:
     """An operator on one device, ready to run.
 
     `engine_fs` is how long the engines need once everything is on chip: arithmetic, or serving the operands from the
-    buffer if that takes longer. `lead_fs` are latencies before data flow that nothing hides, `tail_fs` those after.
+    buffer if that takes longer; `noc_fs` is the same if a simulated network is what
+    takes longest, else 0. `lead_fs` are latencies before data flow that nothing hides, `tail_fs` those after.
     `reads` and `writes` are what goes through memory; the rest stays in the on-chip buffer."""
 
     reads: tuple[Access, ...]
@@ -46,6 +47,7 @@ class OperatorWork:
     tail_fs: int
     buffer_read_bytes: int
     buffer_write_bytes: int
+    noc_fs: int = 0
 
     @property
     def memory_bytes(self) -> int:
@@ -63,28 +65,33 @@ def operator_work(
 
     Activations that fit the on-chip buffer together stay there between operators, unless the caches are `cold` (single
     kernels, as benchmarks measure them). `memory_read_fs` is the memory's own latency for a dependent read among the
-    others that keep it busy; the way between memory and engines is the buffer's miss latency on top."""
+    others that keep it busy; the way between memory and engines is the buffer's miss latency on top, and that of a
+    simulated network (loaded for a dependent read, unloaded for the first of a stream)."""
     reads, writes = through_memory(operator, device, cold=cold)
     memory_bytes = sum(access.bytes for access in (*reads, *writes))
-    access_latency_fs = device.buffer.latency + device.buffer.miss_latency + memory_read_fs
+    flow = device.memory_flow
+    miss_fs = device.buffer.latency + device.buffer.miss_latency
+    access_latency_fs = miss_fs + memory_read_fs + (flow.loaded_fs if flow is not None else 0)
     work = tile_work_of(operator, access_latency_fs, memory_bytes)
     operand_bytes = _operand_bytes(operator, work)
-    engine_fs = max(
+    others_fs = max(
         work.compute_fs,
         vector_fs(operator.vector_flops, device.vector) if operator.vector_flops else 0,
         # What the matrix engine sustains was measured with operands coming from the buffer; elementwise work wasn't.
         0 if operator.kind in MATRIX_KINDS else transfer_fs(operand_bytes, device.buffer.bandwidth),
         transfer_fs(memory_bytes, device.noc),
     )
+    network_fs = transfer_fs(memory_bytes, flow.bytes_per_second) if flow is not None else 0
     return OperatorWork(
         reads=reads,
         writes=writes,
-        engine_fs=engine_fs,
+        engine_fs=max(others_fs, network_fs),
         launch_fs=work.launches * device.launch.kernel,
-        lead_fs=work.serial_fs + (device.buffer.latency + device.buffer.miss_latency if reads else 0),
+        lead_fs=work.serial_fs + (miss_fs + (flow.unloaded_fs if flow is not None else 0) if reads else 0),
         tail_fs=work.tail_fs,
         buffer_read_bytes=operand_bytes,
         buffer_write_bytes=operator.write_bytes,
+        noc_fs=network_fs if network_fs > others_fs else 0,
     )
 
 
@@ -145,8 +152,15 @@ def roofline_memory_fs(memory_bytes: int, peak: Fraction) -> int:
 
 
 def roofline_fs(operator: Operator, work: OperatorWork, device: DeviceSpec, peak: Fraction) -> int:
-    """The larger of arithmetic at peak rate and bytes at peak bandwidth, rounded down (Williams et al., CACM 2009)."""
+    """The largest of arithmetic at peak rate and bytes at peak bandwidth, of a simulated network too, rounded down
+    (Williams et al., CACM 2009)."""
     compute_fs = 0
     if operator.matrix_flops and operator.kind in MATRIX_KINDS:
         compute_fs = operator.matrix_flops * 10**15 // device.matrix.peak_flops(operator.compute_format)
-    return max(compute_fs, roofline_memory_fs(work.memory_bytes, peak))
+    return max(compute_fs, roofline_memory_fs(work.memory_bytes, peak), roofline_noc_fs(work.memory_bytes, device))
+
+
+def roofline_noc_fs(memory_bytes: int, device: DeviceSpec) -> int:
+    """Femtoseconds that the bytes take at the rate of a simulated network's busiest link; 0 without one."""
+    flow = device.memory_flow
+    return roofline_memory_fs(memory_bytes, flow.bound) if flow is not None else 0

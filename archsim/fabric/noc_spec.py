@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from archsim.config.errors import UserError
 from archsim.config.schema import Spec
-from archsim.config.units import ByteCount, Fraction01, FrequencyHz, PositiveFloat
+from archsim.config.units import ByteCount, Fraction01, FrequencyHz, PicojoulePerBit, PositiveFloat
 from archsim.kernels.router_state import MAX_FLITS, MAX_VCS
 
 MOST_NODES = 4096
@@ -230,7 +230,9 @@ class MeasurementSpec(Spec):
 
 
 class NocSpec(Spec):
-    """A network on a chip with its traffic. `clock` and `flit` only turn flits per cycle into bytes per second."""
+    """A network on a chip with its traffic. `clock` and `flit` only turn flits per cycle into bytes per second.
+
+    `hop_energy` is of a bit through a router and over the link behind it; a device whose network this is counts it."""
 
     kind: Literal["noc"]
     name: str
@@ -241,6 +243,7 @@ class NocSpec(Spec):
     measurement: MeasurementSpec = MeasurementSpec()
     clock: FrequencyHz | None = None
     flit: ByteCount | None = None
+    hop_energy: PicojoulePerBit | None = None
 
     @property
     def nodes(self) -> int:

@@ -112,9 +112,11 @@ class RunSeries:
 
     @property
     def causes(self) -> list[str]:
-        """The causes to show: those of other tiers and of PIM only if there are some."""
+        """The causes to show: those of other tiers, PIM and a simulated network only if there are some."""
         absent = set() if any(phase.tiers for phase in self.phases) else {"tier"}
         absent |= set() if any(phase.pim is not None for phase in self.phases) else {"pim"}
+        waits = any(f"{phase.phase}.time.noc" in self.run.metrics for phase in self.phases)
+        absent |= set() if waits else {"noc"}
         return [cause for cause in CAUSES if cause not in absent]
 
     def cause_label(self, cause: str) -> str:

@@ -56,7 +56,7 @@ class TestMetrics:
             "energy.hbm.io": 3.0,
         }  # fmt: skip
         assert {name: found[f"decode.{name}"].value for name in expected} == expected
-        assert sum(found[f"decode.time.{cause}"].value for cause in CAUSES if cause not in ("tier", "pim")) == 1
+        assert sum(found[f"decode.time.{cause}"].value for cause in CAUSES if cause not in ("tier", "pim", "noc")) == 1
 
     def test_tpot_of_several_steps_is_per_step(self) -> None:
         assert metrics_of([record(0, 8 * MS)], tokens=128)["decode.tpot"].value == 2e-3
