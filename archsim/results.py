@@ -25,7 +25,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from archsim.config.errors import UserError
 from archsim.metrics import Metric, bound_times_fs, phase_metrics, serving_metrics
-from archsim.records import BandwidthSample, Counts, OperatorRecord, PimCounts, PimUse, RequestRecord, Span, TierUse
+from archsim.records import (
+    CAUSES,
+    BandwidthSample,
+    Counts,
+    OperatorRecord,
+    PimCounts,
+    PimUse,
+    RequestRecord,
+    Span,
+    TierUse,
+)
 from archsim.results_store import bandwidth_table, manifest, operator_table, replaced_directory, request_table
 
 if TYPE_CHECKING:
@@ -235,8 +245,11 @@ class RunResult:
 
     @cached_property
     def operators(self) -> DataFrame:
-        """One row per executed operator of one device; units are in the column names."""
-        return self._read_table("operators")
+        """One row per executed operator of one device; units are in the column names. Causes of time that the version
+        which wrote the run did not know took none."""
+        table = self._read_table("operators")
+        unknown = {f"cause_{cause}_fs" for cause in CAUSES} - set(table.columns)
+        return table.assign(**dict.fromkeys(sorted(unknown), 0)) if unknown else table
 
     @cached_property
     def bandwidth(self) -> DataFrame:

@@ -148,6 +148,12 @@ class TestRunDirectory:
         assert table["matrix_macs_bf16"].sum() == sum(record.counts.matrix_macs["bf16"] for record in records)
         assert table["start_fs"].dtype == "int64"
 
+    def test_a_run_from_before_a_cause_was_known_opens(self, tmp_path: Path) -> None:
+        run = write_run(tmp_path / "run", fabricated_run(layers=2))
+        table = run.operators
+        table.drop(columns="cause_noc_fs").to_parquet(run.directory / "operators.parquet")
+        assert (open_run(run.directory).operators["cause_noc_fs"] == 0).all()
+
     def test_metrics_json_is_sorted_values_with_units(self, tmp_path: Path) -> None:
         run = write_run(tmp_path / "run", fabricated_run(layers=1))
         content = json.loads((run.directory / "metrics.json").read_text())
