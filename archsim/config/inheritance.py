@@ -115,13 +115,13 @@ class TreeReader:
 
 def merge(base: Node, child: Node) -> Node:
     """The child laid over its base: mappings key by key, anything else (lists, numbers with a source) whole; so is a
-    mapping with a `kind` over one without: SRAM over a memory that doesn't say that it is DRAM."""
-    mappings = isinstance(base.value, dict) and isinstance(child.value, dict)
-    if not mappings or base.is_sourced or child.is_sourced or _gets_a_kind(base, child):
+    mapping inside with a `kind` over one without: SRAM over a memory that doesn't say that it is DRAM."""
+    if not (isinstance(base.value, dict) and isinstance(child.value, dict)) or base.is_sourced or child.is_sourced:
         return child
     merged = dict(base.entries)
     for key, entry in child.entries.items():
-        merged[key] = merge(merged[key], entry) if key in merged else entry
+        below = merged.get(key)
+        merged[key] = entry if below is None or _gets_a_kind(below, entry) else merge(below, entry)
     return Node(merged, child.file, child.line, child.source)
 
 

@@ -440,6 +440,13 @@ def test_a_mapping_with_a_kind_replaces_one_without(write: Write) -> None:
     assert isinstance(same, Dram) and str(same.timings.tRC) == "42 ns"
 
 
+def test_a_file_with_a_kind_inherits_from_one_without(write: Write) -> None:
+    write(good=GOOD)
+    assert (
+        load(write(child="kind: machine\nbase: good\nname: child\n")).spec.memory == load(write(good=GOOD)).spec.memory
+    )
+
+
 def test_a_sourced_number_is_inherited_whole(write: Write) -> None:
     write(good=GOOD)
     path = write(child="base: good\nmemory: {pin_rate: {value: 8 Gb/s, source: other}}\n")
