@@ -13,9 +13,8 @@ import numpy as np
 
 from archsim.kernels import channel
 from archsim.kernels.dram import advance
-from archsim.kernels.jit import kernel, pointer
+from archsim.kernels.entries import open_job, open_stream, start_job
 from archsim.kernels.oracle import OracleJob, OracleResult, OracleStream, run_streams
-from archsim.kernels.tiles import submit_job, submit_stream, wait_for_data
 from archsim.kernels.timing import DramTiming, RefreshMode, RefreshOrder
 
 Array = np.ndarray
@@ -50,21 +49,6 @@ class KernelResult:
 
 
 # ---- the kernel, submitted to as the driver does ---------------------------------------------------------------------
-
-
-@kernel
-def open_job(state, q, job, tiles, tile_ticks, gate):
-    submit_job(pointer(state), q, job, tiles, tile_ticks, gate)
-
-
-@kernel
-def open_stream(state, q, slot, job, write, window, trace):
-    submit_stream(pointer(state), q, slot, job, write, window, trace)
-
-
-@kernel
-def start_job(state, q, job):
-    wait_for_data(pointer(state), q, job, state[channel.NOW])
 
 
 def submit(case: Case, state: Array, job: int, base: Array) -> None:

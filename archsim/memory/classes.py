@@ -17,15 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archsim.kernels import channel
-from archsim.kernels.canonical import settle_idle
 from archsim.kernels.classes import IDENTITY_LENGTH, earliest_ready, run_to_ready, set_gate, write_identity
-from archsim.kernels.clock import shift_clock
 from archsim.kernels.dram import advance
+from archsim.kernels.entries import open_job, open_stream, settle, shift_clock, start_job
 from archsim.kernels.histogram import BUCKETS
-from archsim.kernels.jit import kernel, pointer
 from archsim.kernels.memo import advance_with_memo
 from archsim.kernels.memo_tables import Memo
-from archsim.kernels.tiles import submit_job, submit_stream, wait_for_data
 from archsim.kernels.timing import COUNT_WORDS, DramTiming
 from archsim.memory.layout import Shares
 
@@ -151,7 +148,7 @@ class ChannelClasses:
         """Counts of every channel, int64[channels, count] (timing.Count); idle time is counted up to now."""
         counts = self._beyond.copy()
         for one in self.classes:
-            _settle(one.state, self._timing)
+            settle(one.state, self._timing)
             counts[one.members] += one.counts
         return counts
 
@@ -159,7 +156,7 @@ class ChannelClasses:
         """Counts of all channels together, int64[COUNT_WORDS]."""
         total = self._beyond.sum(axis=0)
         for one in self.classes:
-            _settle(one.state, self._timing)
+            settle(one.state, self._timing)
             total += len(one.members) * one.counts
         return np.asarray(total)
 
@@ -173,7 +170,7 @@ class ChannelClasses:
     def shift(self, ticks: int) -> None:
         """Set the clock back by a whole number of clocks; nothing else changes."""
         for one in self.classes:
-            _shift_clock(one.state, self._timing, ticks)
+            shift_clock(one.state, self._timing, ticks)
             one.arrival = one.arrival - ticks
             one.ended = {job: (tick - ticks, last_data - ticks) for job, (tick, last_data) in one.ended.items()}
         for job in self._jobs.values():
@@ -212,7 +209,7 @@ class ChannelClasses:
         if not any(count.sum() for runs in works for _, count in runs):
             return
         data = self._jobs[job]
-        _open_job(one.state, self._timing, job, data.tiles, data.tile_ticks, data.gate)
+        open_job(one.state, self._timing, job, data.tiles, data.tile_ticks, data.gate)
         view = channel.ChannelView(one.state)
         for stream, runs in zip(streams, works, strict=True):
             listed = any(len(first) > 1 for first, _ in runs)
@@ -222,8 +219,8 @@ class ChannelClasses:
                 if listed:
                     view.stream_base[stream.slot, p] = self._append(one, job, first, count, stream.write)
             arguments = (stream.slot, job, int(stream.write), stream.window_bursts, int(listed))
-            _open_stream(one.state, self._timing, *arguments)
-        _start(one.state, self._timing, job)
+            open_stream(one.state, self._timing, *arguments)
+        start_job(one.state, self._timing, job)
         one.active.add(job)
 
     def _append(self, one: ChannelClass, job: int, first: Ints, count: Ints, write: bool) -> int:
@@ -446,28 +443,3 @@ def _local_work(stream: Stream, member: int, pseudo_channels: int) -> tuple[tupl
         return stream.work.of(member)
     first, bursts = stream.work
     return ((np.array([first]), np.array([bursts])),) * pseudo_channels
-
-
-@kernel
-def _open_job(state, q, job, tiles, tile_ticks, gate):  # type: ignore[no-untyped-def]
-    submit_job(pointer(state), q, job, tiles, tile_ticks, gate)
-
-
-@kernel
-def _open_stream(state, q, slot, job, write, window, listed):  # type: ignore[no-untyped-def]
-    submit_stream(pointer(state), q, slot, job, write, window, listed)
-
-
-@kernel
-def _start(state, q, job):  # type: ignore[no-untyped-def]
-    wait_for_data(pointer(state), q, job, state[channel.NOW])
-
-
-@kernel
-def _settle(state, q):  # type: ignore[no-untyped-def]
-    settle_idle(pointer(state), q)
-
-
-@kernel
-def _shift_clock(state, q, shift):  # type: ignore[no-untyped-def]
-    shift_clock(pointer(state), q, shift)

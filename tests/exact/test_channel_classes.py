@@ -16,11 +16,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from archsim.kernels import channel
-from archsim.kernels.canonical import settle_idle
 from archsim.kernels.channel import JOB, JOB_FIELDS, NEVER, NOW, TILE_EVENT, ChannelView
 from archsim.kernels.classes import IDENTITY_LENGTH, write_identity
 from archsim.kernels.dram import advance_special
-from archsim.kernels.jit import kernel, pointer
+from archsim.kernels.entries import settle
+from archsim.kernels.jit import kernel
 from archsim.kernels.memo_tables import new_memo
 from archsim.kernels.special import specialised
 from archsim.kernels.timing import DramTiming
@@ -31,11 +31,6 @@ BURST = 32
 
 
 # ---- the reference ---------------------------------------------------------------------------------------------------
-
-
-@kernel
-def settle(state, q):
-    settle_idle(pointer(state), q)
 
 
 @kernel

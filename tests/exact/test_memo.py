@@ -21,9 +21,10 @@ from dram_cases import (
 
 from archsim.kernels import canonical, channel, memo_tables
 from archsim.kernels import memo as memo_module
-from archsim.kernels.canonical import FORM_LENGTH, settle_idle, write_form
+from archsim.kernels.canonical import FORM_LENGTH, write_form
 from archsim.kernels.channel import ChannelView
 from archsim.kernels.dram import advance
+from archsim.kernels.entries import settle
 from archsim.kernels.jit import kernel, pointer
 from archsim.kernels.memo import advance_with_memo
 from archsim.kernels.memo_tables import Memo, new_memo
@@ -38,11 +39,6 @@ POLICIES: tuple[dict[str, int], ...] = (
     {"scheduler": 1, "page_timeout": 40, "write_coalescing": 1},
 )
 PLACES = (0, 0, 1, 55, 110, 3000, 6000, 9000)  # rows at which streams start
-
-
-@kernel
-def settle(state, q):
-    settle_idle(pointer(state), q)
 
 
 def form_of(state, q, form):
