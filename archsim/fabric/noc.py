@@ -18,7 +18,8 @@ from archsim.fabric.routing_check import check_routes
 from archsim.fabric.topology import Wiring, wire
 from archsim.kernels import router_state as layout
 from archsim.kernels.router import advance
-from archsim.kernels.router_state import Network, crossbar_tables, lay_out, new_state
+from archsim.kernels.router_layout import lay_out
+from archsim.kernels.router_state import Network, crossbar_tables, new_state
 
 Ints = NDArray[np.int64]
 
@@ -226,7 +227,7 @@ def assemble(spec: NocSpec, wiring: Wiring) -> RouterNetwork:
 
 
 def _tables(q: Network, wiring: Wiring, routes: Ints, classes: Ints) -> Ints:
-    outputs = np.full((q.sources + q.nodes, 2), (layout.NOWHERE, 0), np.int64)
+    outputs = np.full((q.outputs, 2), (layout.NOWHERE, 0), np.int64)
     inputs = np.full((q.sources, 2), (layout.NOWHERE, 0), np.int64)
     for router, port in np.ndindex(wiring.link_to.shape):
         output = (router << q.port_bits) + port
@@ -241,4 +242,7 @@ def _tables(q: Network, wiring: Wiring, routes: Ints, classes: Ints) -> Ints:
             outputs[output] = target, cycles
             outputs[source] = output, cycles
             inputs[output] = source, cycles
-    return np.concatenate([outputs.ravel(), inputs.ravel(), classes, crossbar_tables(q), routes.ravel()])
+    tables = np.zeros(q.table_length, np.int64)
+    used = np.concatenate([outputs.ravel(), inputs.ravel(), classes, crossbar_tables(q), routes.ravel()])
+    tables[: len(used)] = used  # a room may be larger than the network
+    return tables

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from archsim.kernels.jit import inlined, kernel, pointer
 from archsim.kernels.router_alloc import allocate_vcs, ask
+from archsim.kernels.router_layout import known_layout
 from archsim.kernels.router_links import log_move, schedule_credit, schedule_flit, set_free, wake_at
 from archsim.kernels.router_sets import (
     enter_bid,
@@ -87,7 +88,7 @@ def advance(net, q, state, packets, times, log, until):  # type: ignore[no-untyp
     rows = log.shape[0]
     count = packets.shape[0]
     _run(
-        pointer(net), q, pointer(state), pointer(packets.reshape(packets.size)), count,
+        pointer(net), known_layout(q), pointer(state), pointer(packets.reshape(packets.size)), count,
         pointer(times.reshape(times.size)), pointer(log.reshape(log.size)), rows, until,
     )  # fmt: skip
     state[LINKED] = state[CROSSED] - state[EJECTED]

@@ -9,7 +9,7 @@ from archsim.kernels.router_state import BID_FOR, BIDS, Network
 @inlined
 def plain(q: Network):  # type: ignore[no-untyped-def]
     """Whether one output is asked for, sets are one word and stages one cycle, as a constant of the compiled code."""
-    return len(q.plain) > 0
+    return len(q.form.node_bits) > 0
 
 
 @inlined

@@ -122,6 +122,19 @@ NODE_IS_BUSY = 5
 SOURCE_BITS = 3
 
 
+class Form(NamedTuple):
+    """What the kernel is compiled for, of a network of the common form (`router_layout.form_of`); else all empty."""
+
+    node_bits: Size = ()  # room for that many routers and that many nodes
+    port_bits: Size = ()
+    vc_bits: Size = ()
+    ring_bits: Size = ()  # flits of a buffer
+    wheel_bits: Size = ()  # cycles ahead
+
+
+NO_FORM = Form()
+
+
 class Network(NamedTuple):
     """Sizes, stages and offsets. `*_cycles` are stages of a router; the policy is docs/noc_policy.md."""
 
@@ -154,6 +167,7 @@ class Network(NamedTuple):
     output_stride: int = 0
     waits: int = 0  # offset in an output's record of its sets of channels that wait
     sources: int = 0  # the first output that is a source
+    outputs: int = 0  # sources included
     wheel: int = 0
     flit_slot: int = 0
     credit_slot: int = 0
@@ -201,73 +215,7 @@ class Network(NamedTuple):
     matched: int = 0
     offers: int = 0
     state_length: int = 0
-    plain: Size = ()
-
-
-def _bits(count: int) -> int:
-    return (count - 1).bit_length()
-
-
-def is_plain(q: Network, words: int) -> bool:
-    """Whether a network has the common form that the kernel is compiled for on its own."""
-    one_way = q.candidates == q.classes == words == 1
-    one_match = q.vc_iterations == q.switch_iterations == 1 and not q.vc_separable and not q.switch_separable
-    return one_way and one_match and q.routing_cycles + q.vc_alloc_cycles == q.switch_alloc_cycles == 1
-
-
-def lay_out(network: Network, longest_link_cycles: int) -> Network:
-    """The same network with its strides, the sizes of its event wheels, and offsets."""
-    q = network
-    vc_bits, port_bits = _bits(q.vcs), _bits(q.ports)
-    channels = q.ports << vc_bits
-    word_bits = 6 if channels <= 62 else 5
-    words = 1 if channels <= 62 else -(-channels >> 5)
-    ring = 1 << _bits(q.depth)
-    ports = q.routers << port_bits
-    outputs = ports + q.nodes
-    input_stride, waits = -(-(RING + ring) // LINE) * LINE, BIDS + words
-    output_stride = -(-(waits + q.classes * words) // LINE) * LINE
-    farthest = max(
-        longest_link_cycles + max(q.crossbar_cycles, q.credit_cycles),
-        q.routing_cycles + q.vc_alloc_cycles,
-        q.switch_alloc_cycles,
-    )
-    wheel = 1 << (2 + farthest).bit_length()
-    # In one cycle arrive at most one flit per output and source, one credit per crossbar input and destination; wake at
-    # most all channels that were taken at once, and what came or left one stage ago.
-    flit_slot = q.routers * q.ports + q.nodes
-    credit_slot = q.routers * q.ports * q.input_speedup + q.nodes
-    wake_slot = q.routers * q.ports * (q.vcs + 2 * q.input_speedup + 3)
-    scratch = channels + 1
-    tables = (
-        ("link_of_output", outputs << PAIR_BITS), ("link_of_input", ports << PAIR_BITS), ("class_masks", q.classes),
-        *((name, 1 << vc_bits) for name in ("places", "starts", "ends", "parts", "turns", "channel_at")),
-        ("route", q.routers * q.nodes * q.candidates),
-    )  # fmt: skip
-    parts = (
-        ("slots", wheel << KIND_BITS), ("waited_at", ports + 1), ("bid_at", ports + 1), ("inputs_granted", ports),
-        ("seen_at", q.routers), ("special", q.routers), ("specials", q.routers),
-        ("inputs_at", (ports << vc_bits) * input_stride), ("crossbar_at", ports << vc_bits << PAIR_BITS),
-        ("outputs_at", outputs * output_stride), ("credits_at", outputs << vc_bits), ("grants_at", outputs << vc_bits),
-        ("owners_at", outputs << vc_bits), ("sources_at", q.nodes << SOURCE_BITS), ("busy_nodes_at", q.nodes),
-        ("flits", wheel * flit_slot * 4), ("credits", wheel * credit_slot), ("wakes", wheel * wake_slot),
-        ("some", words), ("taken", words), ("chosen", scratch), ("chosen_distance", scratch), ("offered", scratch),
-        ("offered_distance", scratch), ("touched", scratch), ("winners", scratch), ("matched", scratch),
-        ("offers", scratch),
-    )  # fmt: skip
-    fields: dict[str, Any] = {
-        "vc_bits": vc_bits, "port_bits": port_bits, "word_bits": word_bits, "words": words,
-        "input_stride": input_stride, "ring_mask": ring - 1, "output_stride": output_stride, "waits": waits,
-        "plain": (None,) * int(is_plain(q, words)), "sources": ports, "wheel": wheel,
-        "flit_slot": flit_slot, "credit_slot": credit_slot, "wake_slot": wake_slot,
-    }  # fmt: skip
-    for sizes, start, unit, total in ((tables, 0, 1, "table_length"), (parts, REGISTERS, LINE, "state_length")):
-        at = start
-        for name, size in sizes:
-            fields[name] = at
-            at += -(-size // unit) * unit
-        fields[total] = at
-    return network._replace(**fields)
+    form: Form = NO_FORM
 
 
 def new_state(network: Network, tables: np.ndarray) -> np.ndarray:
@@ -282,7 +230,7 @@ def new_state(network: Network, tables: np.ndarray) -> np.ndarray:
     state[q.owners_at : q.sources_at] = -1
     outputs = state[q.outputs_at : q.credits_at].reshape(-1, q.output_stride)
     inputs = state[q.inputs_at : q.crossbar_at].reshape(-1, 1 << q.vc_bits, q.input_stride)
-    sources = state[q.sources_at : q.busy_nodes_at].reshape(q.nodes, 1 << SOURCE_BITS)
+    sources = state[q.sources_at : q.busy_nodes_at].reshape(-1, 1 << SOURCE_BITS)
     to, cycles = tables[q.link_of_output : q.link_of_input].reshape(-1, 2).T
     change = np.where(to >= 0, to - np.arange(len(to)), 0) << q.vc_bits
     outputs[:, FREE] = (1 << q.vcs) - 1
