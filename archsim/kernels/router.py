@@ -11,7 +11,7 @@ from __future__ import annotations
 from archsim.kernels.jit import inlined, kernel, pointer
 from archsim.kernels.router_alloc import allocate_vcs, ask
 from archsim.kernels.router_layout import known_layout
-from archsim.kernels.router_links import log_move, schedule_credit, schedule_flit, set_free, wake_at
+from archsim.kernels.router_links import log_move, schedule_credit, schedule_flit, set_free, slot_of, wake_at
 from archsim.kernels.router_sets import (
     enter_bid,
     is_empty,
@@ -40,7 +40,7 @@ from archsim.kernels.router_state import (
     HOP,
     IN_FLIGHT,
     IS_FREE,
-    KIND_BITS,
+    KINDS,
     LAST_FLIT,
     LAST_MOVE,
     LEADS,
@@ -93,7 +93,7 @@ def advance(net, q, state, packets, times, log, until):  # type: ignore[no-untyp
     )  # fmt: skip
     state[LINKED] = state[CROSSED] - state[EJECTED]
     for slot in range(q.wheel):
-        state[LINKED] -= state[q.slots + (slot << KIND_BITS) + LAST_FLIT]
+        state[LINKED] -= state[slot_of(q, slot) + LAST_FLIT]
 
 
 @inlined
@@ -127,7 +127,7 @@ def _next_cycle(q: Network, state, packets, count, now, until):  # type: ignore[
     for cycle in range(now + 1, now + q.wheel):
         if left and cycle >= target:
             return target
-        if not is_empty(state, q.slots + ((cycle & (q.wheel - 1)) << KIND_BITS), 1 << KIND_BITS):
+        if not is_empty(state, slot_of(q, cycle), KINDS):
             return min(cycle, target)
     return target if left else -1
 
@@ -135,20 +135,19 @@ def _next_cycle(q: Network, state, packets, count, now, until):  # type: ignore[
 @inlined
 def _receive(net, q: Network, state, times, log, rows, now):  # type: ignore[no-untyped-def]
     """Step 1: flits and credits arrive, stages end."""
-    slot = now & (q.wheel - 1)
-    counts = q.slots + (slot << KIND_BITS)
-    for k in range(state[counts + WAKE]):
-        _wake(net, q, state, state[q.wakes + slot * q.wake_slot + k])
-    for k in range(state[counts + CREDIT]):
-        _return_credit(net, q, state, state[q.credits + slot * q.credit_slot + k], now)
-    for k in range(state[counts + FLIT]):
-        event = q.flits + 2 * (2 * slot * q.flit_slot + k)
+    slot = slot_of(q, now)
+    for k in range(state[slot + WAKE]):
+        _wake(net, q, state, state[slot + q.wakes + k])
+    for k in range(state[slot + CREDIT]):
+        _return_credit(net, q, state, state[slot + q.credits + k], now)
+    for k in range(state[slot + FLIT]):
+        event = slot + q.flits + 2 * k
         _enter(net, q, state, state[event], state[event + 1], now)
-    for k in range(state[counts + LAST_FLIT]):
-        event = q.flits + 2 * ((2 * slot + 1) * q.flit_slot + k)
+    for k in range(state[slot + LAST_FLIT]):
+        event = slot + q.flits + 2 * (q.flit_slot + k)
         _eject(net, q, state, times, log, rows, state[event], state[event + 1], now)
-    for kind in range(1 << KIND_BITS):
-        state[counts + kind] = 0
+    for kind in range(KINDS):
+        state[slot + kind] = 0
 
 
 @inlined

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 from archsim.kernels.jit import inlined
 from archsim.kernels.router_state import (
     BIDS,
-    KIND_BITS,
+    KINDS,
     LINE,
     NO_FORM,
     PAIR_BITS,
@@ -31,7 +31,7 @@ _WORD_CHANNELS = 62
 """Channels of a router whose sets are one word."""
 
 _ROOM_NODE_BITS = (6, 8, 10, 12)
-_ROOM_PORT_BITS, _ROOM_VC_BITS, _ROOM_RING_BITS, _ROOM_WHEEL_BITS = 3, 3, 3, 3
+_ROOM_PORT_BITS, _ROOM_VC_BITS, _ROOM_RING_BITS = 3, 3, 3
 """The least that a room of the common form has, so that most networks share one compiled kernel."""
 
 
@@ -49,7 +49,6 @@ class _Room(NamedTuple):
     port_bits: int
     words: int
     ring: int
-    wheel: int
 
 
 def lay_out(network: Network, longest_link_cycles: int) -> Network:
@@ -60,13 +59,14 @@ def lay_out(network: Network, longest_link_cycles: int) -> Network:
         q.routing_cycles + q.vc_alloc_cycles,
         q.switch_alloc_cycles,
     )
-    wheel_bits = (2 + farthest).bit_length()
-    form = form_of(q, wheel_bits)
-    room = _common_room(form) if form.node_bits else _own_room(q, 1 << wheel_bits)
-    return q._replace(form=form, **_offsets(room))
+    wheel = 1 << (2 + farthest).bit_length()
+    form = form_of(q)
+    fields = _offsets(_common_room(form) if form.node_bits else _own_room(q))
+    length = fields["slots"] + wheel * fields["slot_stride"]
+    return q._replace(form=form, wheel=wheel, state_length=length, **fields)
 
 
-def form_of(q: Network, wheel_bits: int) -> Form:
+def form_of(q: Network) -> Form:
     """The form to compile for: of one output for a head to ask for, stages of one cycle, one iteration of iSLIP."""
     one_way = q.candidates == q.classes == 1
     one_match = q.vc_iterations == q.switch_iterations == 1 and not q.vc_separable and not q.switch_separable
@@ -79,7 +79,6 @@ def form_of(q: Network, wheel_bits: int) -> Form:
     vc_bits = max(_bits(q.vcs), _ROOM_VC_BITS) if fits else _bits(q.vcs)
     sizes = (
         node_bits, max(_bits(q.ports), _ROOM_PORT_BITS), vc_bits, max(_bits(q.depth), _ROOM_RING_BITS),
-        max(wheel_bits, _ROOM_WHEEL_BITS),
     )  # fmt: skip
     return Form(*((None,) * size for size in sizes))
 
@@ -88,20 +87,20 @@ def _bits(count: int) -> int:
     return (count - 1).bit_length()
 
 
-def _own_room(q: Network, wheel: int) -> _Room:
+def _own_room(q: Network) -> _Room:
     vc_bits = _bits(q.vcs)
     channels = q.ports << vc_bits
     words = 1 if channels <= _WORD_CHANNELS else -(-channels >> 5)
     return _Room(
         q.routers, q.nodes, q.ports, q.vcs, q.input_speedup, q.candidates, q.classes, vc_bits, _bits(q.ports), words,
-        1 << _bits(q.depth), wheel,
+        1 << _bits(q.depth),
     )  # fmt: skip
 
 
 def _common_room(form: Form) -> _Room:
-    node_bits, port_bits, vc_bits, ring_bits, wheel_bits = map(len, form)
+    node_bits, port_bits, vc_bits, ring_bits = map(len, form)
     nodes, ports, vcs = 1 << node_bits, 1 << port_bits, 1 << vc_bits
-    return _Room(nodes, nodes, ports, vcs, vcs, 1, 1, vc_bits, port_bits, 1, 1 << ring_bits, 1 << wheel_bits)
+    return _Room(nodes, nodes, ports, vcs, vcs, 1, 1, vc_bits, port_bits, 1, 1 << ring_bits)
 
 
 def _offsets(room: _Room) -> dict[str, int]:
@@ -117,36 +116,41 @@ def _offsets(room: _Room) -> dict[str, int]:
     credit_slot = room.routers * room.ports * room.input_speedup + room.nodes
     wake_slot = room.routers * room.ports * (room.vcs + 2 * room.input_speedup + 3)
     scratch = (room.ports << vc_bits) + 1
-    wheel = room.wheel
+    slot = (("counts", KINDS), ("flits", 4 * flit_slot), ("credits", credit_slot), ("wakes", wake_slot))
     tables = (
         ("link_of_output", outputs << PAIR_BITS), ("link_of_input", ports << PAIR_BITS), ("class_masks", room.classes),
         *((name, 1 << vc_bits) for name in ("places", "starts", "ends", "parts", "turns", "channel_at")),
         ("route", room.routers * room.nodes * room.candidates),
     )  # fmt: skip
     parts = (
-        ("slots", wheel << KIND_BITS), ("waited_at", ports + 1), ("bid_at", ports + 1), ("inputs_granted", ports),
+        ("waited_at", ports + 1), ("bid_at", ports + 1), ("inputs_granted", ports),
         ("seen_at", room.routers), ("special", room.routers), ("specials", room.routers),
         ("inputs_at", (ports << vc_bits) * input_stride), ("crossbar_at", ports << vc_bits << PAIR_BITS),
         ("outputs_at", outputs * output_stride), ("credits_at", outputs << vc_bits), ("grants_at", outputs << vc_bits),
         ("owners_at", outputs << vc_bits), ("sources_at", room.nodes << SOURCE_BITS), ("busy_nodes_at", room.nodes),
-        ("flits", wheel * flit_slot * 4), ("credits", wheel * credit_slot), ("wakes", wheel * wake_slot),
         ("some", room.words), ("taken", room.words), ("chosen", scratch), ("chosen_distance", scratch),
         ("offered", scratch), ("offered_distance", scratch), ("touched", scratch), ("winners", scratch),
-        ("matched", scratch), ("offers", scratch),
+        ("matched", scratch), ("offers", scratch), ("slots", 0),
     )  # fmt: skip
     fields = {
         "vc_bits": vc_bits, "port_bits": room.port_bits, "word_bits": 6 if room.words == 1 else 5, "words": room.words,
         "input_stride": input_stride, "ring_mask": room.ring - 1, "output_stride": output_stride, "waits": waits,
-        "sources": ports, "outputs": outputs, "wheel": wheel, "flit_slot": flit_slot, "credit_slot": credit_slot,
-        "wake_slot": wake_slot,
+        "sources": ports, "outputs": outputs, "flit_slot": flit_slot,
     }  # fmt: skip
-    for sizes, start, unit, total in ((tables, 0, 1, "table_length"), (parts, REGISTERS, LINE, "state_length")):
-        at = start
-        for name, size in sizes:
-            fields[name] = at
-            at += -(-size // unit) * unit
-        fields[total] = at
+    fields["table_length"] = _place(tables, 0, 1, fields)
+    _place(parts, REGISTERS, LINE, fields)
+    fields["slot_stride"] = _place(slot, 0, LINE, fields)
+    del fields["counts"]  # they stand first
     return fields
+
+
+def _place(parts: tuple[tuple[str, int], ...], start: int, unit: int, fields: dict[str, int]) -> int:
+    """Give parts of these sizes their offsets, one behind the other; returns where the next would stand."""
+    at = start
+    for name, size in parts:
+        fields[name] = at
+        at += -(-size // unit) * unit
+    return at
 
 
 @intrinsic

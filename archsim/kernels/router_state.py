@@ -101,12 +101,12 @@ LINK_FROM = 0
 CREDIT_CYCLES = 1
 PAIR_BITS = 1  # of the three records above: two words each
 
-# Kinds of events, each with a wheel of its own, and how many are in a cycle's slot.
+# Kinds of events. A cycle's slot of the wheel begins with how many of each there are.
 FLIT = 0  # arrives at a channel of an input: channel, flit
 LAST_FLIT = 1  # arrives at a node, from a channel of an output: channel, flit
 CREDIT = 2  # comes home to a channel of an output
 WAKE = 3  # of a channel: a stage of its router has passed
-KIND_BITS = 2
+KINDS = 4
 
 # What a WAKE is for, in its low bits.
 MAY_ASK, MAY_BID, IS_FREE = range(3)
@@ -129,7 +129,6 @@ class Form(NamedTuple):
     port_bits: Size = ()
     vc_bits: Size = ()
     ring_bits: Size = ()  # flits of a buffer
-    wheel_bits: Size = ()  # cycles ahead
 
 
 NO_FORM = Form()
@@ -169,9 +168,12 @@ class Network(NamedTuple):
     sources: int = 0  # the first output that is a source
     outputs: int = 0  # sources included
     wheel: int = 0
-    flit_slot: int = 0
-    credit_slot: int = 0
-    wake_slot: int = 0
+    slot_stride: int = 0
+    flit_slot: int = 0  # flits of one kind that a slot has room for
+    # offsets in a slot
+    flits: int = 0
+    credits: int = 0
+    wakes: int = 0
     # offsets in the tables
     link_of_output: int = 0
     link_of_input: int = 0
@@ -185,7 +187,6 @@ class Network(NamedTuple):
     route: int = 0
     table_length: int = 0
     # offsets in the state
-    slots: int = 0
     waited_at: int = 0
     bid_at: int = 0
     seen_at: int = 0  # by router, the crossbar inputs that an output grants to
@@ -200,9 +201,6 @@ class Network(NamedTuple):
     owners_at: int = 0
     sources_at: int = 0
     busy_nodes_at: int = 0
-    flits: int = 0
-    credits: int = 0
-    wakes: int = 0
     # scratch of the allocators
     some: int = 0
     taken: int = 0
@@ -214,6 +212,7 @@ class Network(NamedTuple):
     winners: int = 0
     matched: int = 0
     offers: int = 0
+    slots: int = 0  # one for each cycle ahead; last, so that no offset depends on their number
     state_length: int = 0
     form: Form = NO_FORM
 
