@@ -6,6 +6,7 @@ delivery = network.deliver(packets)      # int64[n, 4]: created, source, destina
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -150,6 +151,19 @@ class NetworkRun:
         self._times[self._count : after] = -1
         self._count = after
         return order
+
+    def write(self, most: int, rows: Callable[[Ints], int]) -> None:
+        """Add packets that are known to be fit to send, in order, without a copy.
+
+        Args:
+            most: how many they may be.
+            rows: writes them to the head of an int64[most, 4] and returns how many; none of them was created before
+                the one added last, or before `now`.
+        """
+        self._make_room(self._count + most)
+        after = self._count + rows(self._packets[self._count : self._count + most])
+        self._times[self._count : after] = -1
+        self._count = after
 
     def _make_room(self, rows: int) -> None:
         """Buffers at least double, so that adding packets in many pieces takes time in proportion to their number."""

@@ -15,7 +15,7 @@ fit (62 channels; an 8 x 8 mesh with 8 virtual channels has 40), else words of 3
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
