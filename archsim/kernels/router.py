@@ -16,9 +16,6 @@ from archsim.kernels.router_sets import (
     enter_bid,
     is_empty,
     leave,
-    plain,
-    switch_stage,
-    words,
 )
 from archsim.kernels.router_sources import hand_over, run_sources
 from archsim.kernels.router_state import (
@@ -183,7 +180,7 @@ def _return_credit(net, q: Network, state, channel, now):  # type: ignore[no-unt
         owner = state[q.owners_at + channel]
         holder = q.inputs_at + owner * q.input_stride
         waits = state[holder + TAKEN] == channel and state[holder + TAIL] > state[holder + HEAD]
-        if waits and (switch_stage(q) == 1 or state[holder + READY] <= now):
+        if waits and (q.switch_alloc_cycles == 1 or state[holder + READY] <= now):
             enter_bid(net, q, state, owner, channel)
 
 
@@ -199,9 +196,9 @@ def _enter(net, q: Network, state, channel, flit, now):  # type: ignore[no-untyp
     if state[record + TAKEN] < 0:
         _begin_packet(net, q, state, channel, now, now)
         return
-    if switch_stage(q) > 1:
-        state[record + READY] = now + switch_stage(q) - 1
-        wake_at(q, state, now + switch_stage(q) - 1, channel, MAY_BID)
+    if q.switch_alloc_cycles > 1:
+        state[record + READY] = now + q.switch_alloc_cycles - 1
+        wake_at(q, state, now + q.switch_alloc_cycles - 1, channel, MAY_BID)
     else:
         _bid(net, q, state, channel)
 
@@ -209,7 +206,7 @@ def _enter(net, q: Network, state, channel, flit, now):  # type: ignore[no-untyp
 @inlined
 def _begin_packet(net, q: Network, state, channel, since, now):  # type: ignore[no-untyped-def]
     """A head is at the front of its buffer from cycle `since` on: it is routed, and then asks for a channel."""
-    ready = since if plain(q) else since + q.routing_cycles + q.vc_alloc_cycles - 1
+    ready = since + q.routing_cycles + q.vc_alloc_cycles - 1
     if ready > now:
         wake_at(q, state, ready, channel, MAY_ASK)
     else:
@@ -261,7 +258,7 @@ def _run_crossbars(net, q: Network, state, log, rows, now):  # type: ignore[no-u
 def _keep(q: Network, state, output, left):  # type: ignore[no-untyped-def]
     """List an output again if anything still bids for it."""
     state[q.bid_at + left] = output
-    return left if is_empty(state, q.outputs_at + output * q.output_stride + BIDS, words(q)) else left + 1
+    return left if is_empty(state, q.outputs_at + output * q.output_stride + BIDS, q.words) else left + 1
 
 
 @inlined
@@ -319,8 +316,8 @@ def _depart(net, q: Network, state, log, rows, router, local, now):  # type: ign
         state[record + HEAD] = 0
         state[record + TAIL] = 0
         return False
-    if switch_stage(q) > 1:
-        state[record + READY] = now + switch_stage(q)
-        wake_at(q, state, now + switch_stage(q), came, MAY_BID)
+    if q.switch_alloc_cycles > 1:
+        state[record + READY] = now + q.switch_alloc_cycles
+        wake_at(q, state, now + q.switch_alloc_cycles, came, MAY_BID)
         return False
     return credits != 0

@@ -27,6 +27,12 @@ from archsim.kernels.router_state import (
     Network,
 )
 
+_COMMON = {
+    "routing_cycles": 0, "vc_alloc_cycles": 1, "switch_alloc_cycles": 1, "candidates": 1, "classes": 1,
+    "vc_separable": 0, "vc_iterations": 1, "switch_separable": 0, "switch_iterations": 1,
+}  # fmt: skip
+"""The common form: one output for a head to ask for, stages of one cycle, one iteration of iSLIP."""
+
 _WORD_CHANNELS = 62
 """Channels of a router whose sets are one word."""
 
@@ -67,11 +73,9 @@ def lay_out(network: Network, longest_link_cycles: int) -> Network:
 
 
 def form_of(q: Network) -> Form:
-    """The form to compile for: of one output for a head to ask for, stages of one cycle, one iteration of iSLIP."""
-    one_way = q.candidates == q.classes == 1
-    one_match = q.vc_iterations == q.switch_iterations == 1 and not q.vc_separable and not q.switch_separable
-    stages = q.routing_cycles + q.vc_alloc_cycles == q.switch_alloc_cycles == 1
-    if not (one_way and one_match and stages and q.ports << _bits(q.vcs) <= _WORD_CHANNELS):
+    """What to compile the kernel for."""
+    common = all(getattr(q, name) == value for name, value in _COMMON.items())
+    if not common or q.ports << _bits(q.vcs) > _WORD_CHANNELS:
         return NO_FORM
     needed = _bits(max(q.routers, q.nodes))
     node_bits = next((bits for bits in _ROOM_NODE_BITS if bits >= needed), needed)
@@ -158,7 +162,7 @@ def _constant_layout(_typing: Any, q: Any) -> Any:
     """The network with each field that follows from its form as a constant; as it is, if it has none."""
     form = dict(zip(q.fields, q.types, strict=True))["form"]
     sizes = Form(*((None,) * len(size) for size in form))
-    constants = _offsets(_common_room(sizes)) if sizes.node_bits else {}
+    constants = _COMMON | _offsets(_common_room(sizes)) if sizes.node_bits else {}
 
     def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         network = arguments[0]

@@ -182,7 +182,7 @@ def test_a_mutant_kernel_is_told_from_the_oracle(field: str) -> None:
     ("topology", "hops"),
     [
         ({"kind": "mesh", "size": [8, 8]}, 2 * 63 / 24 + 1),  # 2 (k^2 - 1) / 3k links between, and one router more
-        ({"kind": "mesh", "size": [5, 5, 5]}, 3 * 24 / 15 + 1),
+        ({"kind": "mesh", "size": [4, 4, 4]}, 3 * 15 / 12 + 1),
         ({"kind": "torus", "size": [8, 8]}, 2 * 8 / 4 + 1),  # k/4 per dimension
         ({"kind": "ring", "nodes": 7}, (49 - 1) / 28 + 1),
         ({"kind": "crossbar", "nodes": 7}, 1),
