@@ -15,7 +15,7 @@ from archsim.kernels.router_links import log_move, schedule_credit, schedule_fli
 from archsim.kernels.router_sets import (
     enter_bid,
     is_empty,
-    leave,
+    leave_if,
 )
 from archsim.kernels.router_sources import hand_over, run_sources
 from archsim.kernels.router_state import (
@@ -269,26 +269,27 @@ def _cross(net, q: Network, state, log, rows, router, output, expanded, now):  #
     place = winning_place(net, q, state, router, record, expanded)
     vcs = (1 << q.vc_bits) - 1
     local = (place & ~vcs) + net[q.channel_at + (place & vcs)]
-    if not _depart(net, q, state, log, rows, router, local, now):
-        leave(q, state, record + BIDS, place)
+    stays = _depart(net, q, state, log, rows, router, local, record, now)
+    leave_if(q, state, record + BIDS, place, 1 - stays)
 
 
 @inlined
-def _depart(net, q: Network, state, log, rows, router, local, now):  # type: ignore[no-untyped-def]
-    """The first flit of an input's channel crosses to its output; its place goes back as a credit.
+def _depart(net, q: Network, state, log, rows, router, local, leads, now):  # type: ignore[no-untyped-def]
+    """The first flit of an input's channel crosses to its output, whose record is `leads`; its place goes back as a
+    credit. Returns 1 if the flit behind it may bid in the next cycle, else 0.
 
-    Returns whether the flit behind it may bid in the next cycle."""
+    Whether there is one, whether it has a credit and where the flit goes is nothing that a processor could predict, so
+    there is no branch for them."""
     came = (router << (q.port_bits + q.vc_bits)) + local
     record = q.inputs_at + came * q.input_stride
     head = state[record + HEAD]
-    left = state[record + TAIL] - head - 1
+    more = 1 if state[record + TAIL] > head + 1 else 0
     flit = state[record + RING + (head & q.ring_mask)]
-    state[record + HEAD] = head + 1
+    state[record + HEAD] = (head + 1) * more  # an empty ring begins at its first place
+    state[record + TAIL] *= more
 
     went = state[record + TAKEN]
-    output = went >> q.vc_bits
-    leads = q.outputs_at + output * q.output_stride
-    last = state[leads + LEADS] & 1  # no branch, for nobody could predict it
+    last = state[leads + LEADS] & 1
     channel = went + (state[leads + LEADS] >> 1)
     schedule_flit(q, state, FLIT + last, now + state[leads + ARRIVES], channel, flit)
     log_move(state, log, rows, now, HOP, came, went, flit)
@@ -304,20 +305,14 @@ def _depart(net, q: Network, state, log, rows, router, local, now):  # type: ign
         else:
             state[owned] -= 1
             wake_at(q, state, now + 1, went, IS_FREE)
-        if left == 0:
-            state[record + HEAD] = 0
-            state[record + TAIL] = 0
-        else:
+        if more != 0:
             _begin_packet(net, q, state, came, now + 1, now)
-        return False
+        return 0
     credits = state[owned] - 1
     state[owned] = credits
-    if left == 0:
-        state[record + HEAD] = 0
-        state[record + TAIL] = 0
-        return False
     if q.switch_alloc_cycles > 1:
-        state[record + READY] = now + q.switch_alloc_cycles
-        wake_at(q, state, now + q.switch_alloc_cycles, came, MAY_BID)
-        return False
-    return credits != 0
+        if more != 0:
+            state[record + READY] = now + q.switch_alloc_cycles
+            wake_at(q, state, now + q.switch_alloc_cycles, came, MAY_BID)
+        return 0
+    return more if credits != 0 else 0

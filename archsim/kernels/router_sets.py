@@ -25,6 +25,12 @@ def leave(q: Network, state, at, member):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def leave_if(q: Network, state, at, member, leaves):  # type: ignore[no-untyped-def]
+    """Take a channel or a port out of a set if `leaves` is 1 (not if it is 0), without a branch."""
+    state[at + word_of(q, member)] &= ~(leaves << (member & ((1 << q.word_bits) - 1)))
+
+
+@inlined
 def is_empty(state, at, count):  # type: ignore[no-untyped-def]
     """Whether nobody is in a set of so many words."""
     for w in range(count):  # noqa: SIM110  (numba)
