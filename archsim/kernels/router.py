@@ -164,8 +164,7 @@ def _wake(net, q: Network, state, event):  # type: ignore[no-untyped-def]
 def _bid(net, q: Network, state, channel):  # type: ignore[no-untyped-def]
     """The first flit of a channel may cross if there is a credit; else the next credit says so."""
     taken = state[q.inputs_at + channel * q.input_stride + TAKEN]
-    if state[q.credits_at + taken] != 0:
-        enter_bid(net, q, state, channel, taken)
+    enter_bid(net, q, state, channel, taken, 1 if state[q.credits_at + taken] != 0 else 0)
 
 
 @inlined
@@ -179,9 +178,11 @@ def _return_credit(net, q: Network, state, channel, now):  # type: ignore[no-unt
     elif credits == 1 and state[q.owners_at + channel] >= 0:
         owner = state[q.owners_at + channel]
         holder = q.inputs_at + owner * q.input_stride
-        waits = state[holder + TAKEN] == channel and state[holder + TAIL] > state[holder + HEAD]
-        if waits and (q.switch_alloc_cycles == 1 or state[holder + READY] <= now):
-            enter_bid(net, q, state, owner, channel)
+        waits = 1 if state[holder + TAIL] > state[holder + HEAD] else 0
+        waits = waits if state[holder + TAKEN] == channel else 0
+        if q.switch_alloc_cycles > 1:
+            waits = waits if state[holder + READY] <= now else 0
+        enter_bid(net, q, state, owner, channel, waits)
 
 
 @inlined

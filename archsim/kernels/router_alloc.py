@@ -346,4 +346,4 @@ def _own_channel(net, q: Network, state, router, waiter, channel, move_pointers,
         state[record + READY] = now + q.switch_alloc_cycles
         wake_at(q, state, now + q.switch_alloc_cycles, first + waiter, MAY_BID)
     elif state[q.credits_at + taken] != 0:  # this cycle's bids are over
-        enter_bid(net, q, state, first + waiter, taken)
+        enter_bid(net, q, state, first + waiter, taken, 1)

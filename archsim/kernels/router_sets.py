@@ -19,6 +19,12 @@ def join(q: Network, state, at, member):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def join_if(q: Network, state, at, member, joins):  # type: ignore[no-untyped-def]
+    """Put a channel or a port into a set if `joins` is 1 (not if it is 0), without a branch."""
+    state[at + word_of(q, member)] |= joins << (member & ((1 << q.word_bits) - 1))
+
+
+@inlined
 def leave(q: Network, state, at, member):  # type: ignore[no-untyped-def]
     """Take a channel or a port out of a set."""
     state[at + word_of(q, member)] &= ~(1 << (member & ((1 << q.word_bits) - 1)))
@@ -77,13 +83,14 @@ def output_port(q: Network, router, port):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def enter_bid(net, q: Network, state, channel, taken):  # type: ignore[no-untyped-def]
-    """The first flit of an input's channel may cross to the output that it has a channel and a credit of."""
+def enter_bid(net, q: Network, state, channel, taken, bid):  # type: ignore[no-untyped-def]
+    """If `bid` is 1 (not if it is 0) the first flit of an input's channel may cross to the output that its packet has
+    a channel of. Nobody could predict which it is, so there is no branch for it."""
     output = taken >> q.vc_bits
     bids = q.outputs_at + output * q.output_stride + BIDS
     listed = state[BID_FOR]
     state[q.bid_at + listed] = output
-    state[BID_FOR] = listed + 1 if is_empty(state, bids, q.words) else listed
+    state[BID_FOR] = listed + bid if is_empty(state, bids, q.words) else listed
     vcs = (1 << q.vc_bits) - 1
     port = channel & ((1 << (q.port_bits + q.vc_bits)) - 1) & ~vcs
-    join(q, state, bids, port + net[q.places + (channel & vcs)])
+    join_if(q, state, bids, port + net[q.places + (channel & vcs)], bid)
