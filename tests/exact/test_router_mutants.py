@@ -66,6 +66,11 @@ MUTANTS = (
     Mutant("an output with bids left is forgotten", "router.py", "q.words) else left + 1", "q.words) else left"),
     Mutant("the wrong head accepts", "router_alloc.py",
            "state[q.offers + waiter], inside", "state[q.offers + waiter], 0 * inside"),
+    Mutant("a flit stays in the bids without a credit", "router.py",
+           "return more if credits != 0 else 0", "return more", True),
+    Mutant("a credit lets an empty buffer bid", "router.py",
+           "waits = 1 if state[holder + TAIL] > state[holder + HEAD] else 0", "waits = 1"),
+    Mutant("an emptied buffer keeps its place", "router.py", "= (head + 1) * more", "= head + 1"),
     Mutant("idle cycles skip an arrival", "router.py",
            "range(now + 1, now + q.wheel)", "range(now + 2, now + q.wheel)"),
 )  # fmt: skip
