@@ -91,7 +91,7 @@ def plain_case(seed: int, until: int = 160) -> NocCase:
         "wait_for_tail_credit": bool(rng.integers(2)),
     }
     network = build_network(noc_spec(topology, router))
-    assert network.network.plain
+    assert network.network.form.node_bits
     return NocCase(network, random_packets(rng, network.wiring.nodes, until), until)
 
 

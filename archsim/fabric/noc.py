@@ -6,6 +6,7 @@ delivery = network.deliver(packets)      # int64[n, 4]: created, source, destina
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,7 +19,8 @@ from archsim.fabric.routing_check import check_routes
 from archsim.fabric.topology import Wiring, wire
 from archsim.kernels import router_state as layout
 from archsim.kernels.router import advance
-from archsim.kernels.router_state import Network, crossbar_tables, lay_out, new_state
+from archsim.kernels.router_layout import lay_out
+from archsim.kernels.router_state import Network, crossbar_tables, new_state
 
 Ints = NDArray[np.int64]
 
@@ -150,6 +152,19 @@ class NetworkRun:
         self._count = after
         return order
 
+    def write(self, most: int, rows: Callable[[Ints], int]) -> None:
+        """Add packets that are known to be fit to send, in order, without a copy.
+
+        Args:
+            most: how many they may be.
+            rows: writes them to the head of an int64[most, 4] and returns how many; none of them was created before
+                the one added last, or before `now`.
+        """
+        self._make_room(self._count + most)
+        after = self._count + rows(self._packets[self._count : self._count + most])
+        self._times[self._count : after] = -1
+        self._count = after
+
     def _make_room(self, rows: int) -> None:
         """Buffers at least double, so that adding packets in many pieces takes time in proportion to their number."""
         if rows <= len(self._packets):
@@ -226,7 +241,7 @@ def assemble(spec: NocSpec, wiring: Wiring) -> RouterNetwork:
 
 
 def _tables(q: Network, wiring: Wiring, routes: Ints, classes: Ints) -> Ints:
-    outputs = np.full((q.sources + q.nodes, 2), (layout.NOWHERE, 0), np.int64)
+    outputs = np.full((q.outputs, 2), (layout.NOWHERE, 0), np.int64)
     inputs = np.full((q.sources, 2), (layout.NOWHERE, 0), np.int64)
     for router, port in np.ndindex(wiring.link_to.shape):
         output = (router << q.port_bits) + port
@@ -241,4 +256,7 @@ def _tables(q: Network, wiring: Wiring, routes: Ints, classes: Ints) -> Ints:
             outputs[output] = target, cycles
             outputs[source] = output, cycles
             inputs[output] = source, cycles
-    return np.concatenate([outputs.ravel(), inputs.ravel(), classes, crossbar_tables(q), routes.ravel()])
+    tables = np.zeros(q.table_length, np.int64)
+    used = np.concatenate([outputs.ravel(), inputs.ravel(), classes, crossbar_tables(q), routes.ravel()])
+    tables[: len(used)] = used  # a room may be larger than the network
+    return tables

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from enum import StrEnum
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 
@@ -89,8 +90,16 @@ class Generator:
 
     def packets(self, first: int, after: int) -> Ints:
         """The packets created in the cycles [first, after): int64[n, 4]."""
-        room = np.empty(((after - first) * self._nodes, 4), np.int64)
-        count = generate(
+        room = np.empty((self.most(first, after), 4), np.int64)
+        return room[: self.write(first, after, room)].copy()
+
+    def most(self, first: int, after: int) -> int:
+        """How many packets may be created in the cycles [first, after)."""
+        return (after - first) * self._nodes
+
+    def write(self, first: int, after: int, packets: Ints) -> int:
+        """Write those of `packets(first, after)` to an int64[most(first, after), 4]; returns how many."""
+        count: int = generate(
             self._seed,
             self._nodes,
             self._rate,
@@ -100,9 +109,9 @@ class Generator:
             self._hot_share,
             first,
             after,
-            room,
+            packets,
         )
-        return room[:count].copy()
+        return count
 
 
 def load(run: NetworkRun, traffic: Generator, until: int) -> None:
@@ -110,7 +119,7 @@ def load(run: NetworkRun, traffic: Generator, until: int) -> None:
     step = max(1, _DRAWS // run.nodes)
     while run.now < until:
         after = min(run.now + step, until)
-        run.add(traffic.packets(run.now, after))
+        run.write(traffic.most(run.now, after), partial(traffic.write, run.now, after))
         run.advance(after)
 
 

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from archsim.kernels.jit import inlined, kernel, pointer
 from archsim.kernels.router_alloc import allocate_vcs, ask
-from archsim.kernels.router_links import log_move, schedule_credit, schedule_flit, set_free, wake_at
+from archsim.kernels.router_layout import known_layout
+from archsim.kernels.router_links import log_move, schedule_credit, schedule_flit, set_free, slot_of, wake_at
 from archsim.kernels.router_sets import (
     enter_bid,
     is_empty,
-    leave,
-    plain,
-    switch_stage,
-    words,
+    leave_if,
 )
 from archsim.kernels.router_sources import hand_over, run_sources
 from archsim.kernels.router_state import (
@@ -39,7 +37,7 @@ from archsim.kernels.router_state import (
     HOP,
     IN_FLIGHT,
     IS_FREE,
-    KIND_BITS,
+    KINDS,
     LAST_FLIT,
     LAST_MOVE,
     LEADS,
@@ -87,12 +85,12 @@ def advance(net, q, state, packets, times, log, until):  # type: ignore[no-untyp
     rows = log.shape[0]
     count = packets.shape[0]
     _run(
-        pointer(net), q, pointer(state), pointer(packets.reshape(packets.size)), count,
+        pointer(net), known_layout(q), pointer(state), pointer(packets.reshape(packets.size)), count,
         pointer(times.reshape(times.size)), pointer(log.reshape(log.size)), rows, until,
     )  # fmt: skip
     state[LINKED] = state[CROSSED] - state[EJECTED]
     for slot in range(q.wheel):
-        state[LINKED] -= state[q.slots + (slot << KIND_BITS) + LAST_FLIT]
+        state[LINKED] -= state[slot_of(q, slot) + LAST_FLIT]
 
 
 @inlined
@@ -126,7 +124,7 @@ def _next_cycle(q: Network, state, packets, count, now, until):  # type: ignore[
     for cycle in range(now + 1, now + q.wheel):
         if left and cycle >= target:
             return target
-        if not is_empty(state, q.slots + ((cycle & (q.wheel - 1)) << KIND_BITS), 1 << KIND_BITS):
+        if not is_empty(state, slot_of(q, cycle), KINDS):
             return min(cycle, target)
     return target if left else -1
 
@@ -134,20 +132,19 @@ def _next_cycle(q: Network, state, packets, count, now, until):  # type: ignore[
 @inlined
 def _receive(net, q: Network, state, times, log, rows, now):  # type: ignore[no-untyped-def]
     """Step 1: flits and credits arrive, stages end."""
-    slot = now & (q.wheel - 1)
-    counts = q.slots + (slot << KIND_BITS)
-    for k in range(state[counts + WAKE]):
-        _wake(net, q, state, state[q.wakes + slot * q.wake_slot + k])
-    for k in range(state[counts + CREDIT]):
-        _return_credit(net, q, state, state[q.credits + slot * q.credit_slot + k], now)
-    for k in range(state[counts + FLIT]):
-        event = q.flits + 2 * (2 * slot * q.flit_slot + k)
+    slot = slot_of(q, now)
+    for k in range(state[slot + WAKE]):
+        _wake(net, q, state, state[slot + q.wakes + k])
+    for k in range(state[slot + CREDIT]):
+        _return_credit(net, q, state, state[slot + q.credits + k], now)
+    for k in range(state[slot + FLIT]):
+        event = slot + q.flits + 2 * k
         _enter(net, q, state, state[event], state[event + 1], now)
-    for k in range(state[counts + LAST_FLIT]):
-        event = q.flits + 2 * ((2 * slot + 1) * q.flit_slot + k)
+    for k in range(state[slot + LAST_FLIT]):
+        event = slot + q.flits + 2 * (q.flit_slot + k)
         _eject(net, q, state, times, log, rows, state[event], state[event + 1], now)
-    for kind in range(1 << KIND_BITS):
-        state[counts + kind] = 0
+    for kind in range(KINDS):
+        state[slot + kind] = 0
 
 
 @inlined
@@ -167,8 +164,7 @@ def _wake(net, q: Network, state, event):  # type: ignore[no-untyped-def]
 def _bid(net, q: Network, state, channel):  # type: ignore[no-untyped-def]
     """The first flit of a channel may cross if there is a credit; else the next credit says so."""
     taken = state[q.inputs_at + channel * q.input_stride + TAKEN]
-    if state[q.credits_at + taken] != 0:
-        enter_bid(net, q, state, channel, taken)
+    enter_bid(net, q, state, channel, taken, 1 if state[q.credits_at + taken] != 0 else 0)
 
 
 @inlined
@@ -182,9 +178,11 @@ def _return_credit(net, q: Network, state, channel, now):  # type: ignore[no-unt
     elif credits == 1 and state[q.owners_at + channel] >= 0:
         owner = state[q.owners_at + channel]
         holder = q.inputs_at + owner * q.input_stride
-        waits = state[holder + TAKEN] == channel and state[holder + TAIL] > state[holder + HEAD]
-        if waits and (switch_stage(q) == 1 or state[holder + READY] <= now):
-            enter_bid(net, q, state, owner, channel)
+        waits = 1 if state[holder + TAIL] > state[holder + HEAD] else 0
+        waits = waits if state[holder + TAKEN] == channel else 0
+        if q.switch_alloc_cycles > 1:
+            waits = waits if state[holder + READY] <= now else 0
+        enter_bid(net, q, state, owner, channel, waits)
 
 
 @inlined
@@ -199,9 +197,9 @@ def _enter(net, q: Network, state, channel, flit, now):  # type: ignore[no-untyp
     if state[record + TAKEN] < 0:
         _begin_packet(net, q, state, channel, now, now)
         return
-    if switch_stage(q) > 1:
-        state[record + READY] = now + switch_stage(q) - 1
-        wake_at(q, state, now + switch_stage(q) - 1, channel, MAY_BID)
+    if q.switch_alloc_cycles > 1:
+        state[record + READY] = now + q.switch_alloc_cycles - 1
+        wake_at(q, state, now + q.switch_alloc_cycles - 1, channel, MAY_BID)
     else:
         _bid(net, q, state, channel)
 
@@ -209,7 +207,7 @@ def _enter(net, q: Network, state, channel, flit, now):  # type: ignore[no-untyp
 @inlined
 def _begin_packet(net, q: Network, state, channel, since, now):  # type: ignore[no-untyped-def]
     """A head is at the front of its buffer from cycle `since` on: it is routed, and then asks for a channel."""
-    ready = since if plain(q) else since + q.routing_cycles + q.vc_alloc_cycles - 1
+    ready = since + q.routing_cycles + q.vc_alloc_cycles - 1
     if ready > now:
         wake_at(q, state, ready, channel, MAY_ASK)
     else:
@@ -261,7 +259,7 @@ def _run_crossbars(net, q: Network, state, log, rows, now):  # type: ignore[no-u
 def _keep(q: Network, state, output, left):  # type: ignore[no-untyped-def]
     """List an output again if anything still bids for it."""
     state[q.bid_at + left] = output
-    return left if is_empty(state, q.outputs_at + output * q.output_stride + BIDS, words(q)) else left + 1
+    return left if is_empty(state, q.outputs_at + output * q.output_stride + BIDS, q.words) else left + 1
 
 
 @inlined
@@ -272,26 +270,27 @@ def _cross(net, q: Network, state, log, rows, router, output, expanded, now):  #
     place = winning_place(net, q, state, router, record, expanded)
     vcs = (1 << q.vc_bits) - 1
     local = (place & ~vcs) + net[q.channel_at + (place & vcs)]
-    if not _depart(net, q, state, log, rows, router, local, now):
-        leave(q, state, record + BIDS, place)
+    stays = _depart(net, q, state, log, rows, router, local, record, now)
+    leave_if(q, state, record + BIDS, place, 1 - stays)
 
 
 @inlined
-def _depart(net, q: Network, state, log, rows, router, local, now):  # type: ignore[no-untyped-def]
-    """The first flit of an input's channel crosses to its output; its place goes back as a credit.
+def _depart(net, q: Network, state, log, rows, router, local, leads, now):  # type: ignore[no-untyped-def]
+    """The first flit of an input's channel crosses to its output, whose record is `leads`; its place goes back as a
+    credit. Returns 1 if the flit behind it may bid in the next cycle, else 0.
 
-    Returns whether the flit behind it may bid in the next cycle."""
+    Whether there is one, whether it has a credit and where the flit goes is nothing that a processor could predict, so
+    there is no branch for them."""
     came = (router << (q.port_bits + q.vc_bits)) + local
     record = q.inputs_at + came * q.input_stride
     head = state[record + HEAD]
-    left = state[record + TAIL] - head - 1
+    more = 1 if state[record + TAIL] > head + 1 else 0
     flit = state[record + RING + (head & q.ring_mask)]
-    state[record + HEAD] = head + 1
+    state[record + HEAD] = (head + 1) * more  # an empty ring begins at its first place
+    state[record + TAIL] *= more
 
     went = state[record + TAKEN]
-    output = went >> q.vc_bits
-    leads = q.outputs_at + output * q.output_stride
-    last = state[leads + LEADS] & 1  # no branch, for nobody could predict it
+    last = state[leads + LEADS] & 1
     channel = went + (state[leads + LEADS] >> 1)
     schedule_flit(q, state, FLIT + last, now + state[leads + ARRIVES], channel, flit)
     log_move(state, log, rows, now, HOP, came, went, flit)
@@ -307,20 +306,14 @@ def _depart(net, q: Network, state, log, rows, router, local, now):  # type: ign
         else:
             state[owned] -= 1
             wake_at(q, state, now + 1, went, IS_FREE)
-        if left == 0:
-            state[record + HEAD] = 0
-            state[record + TAIL] = 0
-        else:
+        if more != 0:
             _begin_packet(net, q, state, came, now + 1, now)
-        return False
+        return 0
     credits = state[owned] - 1
     state[owned] = credits
-    if left == 0:
-        state[record + HEAD] = 0
-        state[record + TAIL] = 0
-        return False
-    if switch_stage(q) > 1:
-        state[record + READY] = now + switch_stage(q)
-        wake_at(q, state, now + switch_stage(q), came, MAY_BID)
-        return False
-    return credits != 0
+    if q.switch_alloc_cycles > 1:
+        if more != 0:
+            state[record + READY] = now + q.switch_alloc_cycles
+            wake_at(q, state, now + q.switch_alloc_cycles, came, MAY_BID)
+        return 0
+    return more if credits != 0 else 0

@@ -9,8 +9,6 @@ from __future__ import annotations
 from archsim.kernels.jit import inlined, lowest_bit
 from archsim.kernels.router_links import wake_at
 from archsim.kernels.router_sets import (
-    candidates,
-    classes,
     enter_bid,
     input_channel,
     is_empty,
@@ -19,10 +17,6 @@ from archsim.kernels.router_sets import (
     next_bit,
     next_member,
     output_port,
-    plain,
-    switch_stage,
-    word_bits,
-    words,
 )
 from archsim.kernels.router_state import (
     FLIT_BITS,
@@ -48,7 +42,7 @@ _CLASS = (1 << MASK_BITS) - 1
 def routes_at(q: Network, state, router, record):  # type: ignore[no-untyped-def]
     """Where the candidates of the head at the front of an input's channel stand in the tables."""
     flit = state[record + RING + (state[record + HEAD] & q.ring_mask)]
-    return q.route + (router * q.nodes + (flit >> FLIT_BITS & (MAX_NODES - 1))) * candidates(q)
+    return q.route + (router * q.nodes + (flit >> FLIT_BITS & (MAX_NODES - 1))) * q.candidates
 
 
 @inlined
@@ -57,7 +51,7 @@ def ask(net, q: Network, state, channel):  # type: ignore[no-untyped-def]
     bits = q.port_bits + q.vc_bits
     router = channel >> bits
     row = routes_at(q, state, router, q.inputs_at + channel * q.input_stride)
-    for c in range(candidates(q)):
+    for c in range(q.candidates):
         candidate = net[row + c]
         if candidate < 0:
             break
@@ -65,8 +59,8 @@ def ask(net, q: Network, state, channel):  # type: ignore[no-untyped-def]
         waits = q.outputs_at + output * q.output_stride + q.waits
         listed = state[WAITED]
         state[q.waited_at + listed] = output
-        state[WAITED] = listed + 1 if is_empty(state, waits, classes(q) * words(q)) else listed
-        join(q, state, waits + (candidate & _CLASS) * words(q), channel - (router << bits))
+        state[WAITED] = listed + 1 if is_empty(state, waits, q.classes * q.words) else listed
+        join(q, state, waits + (candidate & _CLASS) * q.words, channel - (router << bits))
 
 
 @inlined
@@ -76,12 +70,12 @@ def allocate_vcs(net, q: Network, state, now):  # type: ignore[no-untyped-def]
     If heads have one output each to ask for, the outputs of a router don't matter to each other."""
     listed = state[WAITED]
     left = 0
-    if candidates(q) > 1:
+    if q.candidates > 1:
         _allocate_by_router(net, q, state, now)
     for k in range(listed):
         output = state[q.waited_at + k]
         router = output >> q.port_bits
-        if candidates(q) == 1 and not _serve_one(net, q, state, router, output, now) and not plain(q):
+        if q.candidates == 1 and not _serve_one(net, q, state, router, output, now):
             port = output - (router << q.port_bits)
             _match_channels(net, q, state, router, port, port + 1, now)
         left = _keep(q, state, output, left)
@@ -93,7 +87,7 @@ def _keep(q: Network, state, output, left):  # type: ignore[no-untyped-def]
     """List an output again if anybody still waits for it."""
     state[q.waited_at + left] = output
     waits = q.outputs_at + output * q.output_stride + q.waits
-    return left if is_empty(state, waits, classes(q) * words(q)) else left + 1
+    return left if is_empty(state, waits, q.classes * q.words) else left + 1
 
 
 @inlined
@@ -118,12 +112,12 @@ def _serve_one(net, q: Network, state, router, output, now):  # type: ignore[no-
     """Whoever alone asks for an output gets the next free channel behind its pointer, under either allocator.
 
     Only where a set is one word, and heads ask for one output each. Returns whether nobody else can get a channel."""
-    if words(q) > 1:
+    if q.words > 1:
         return False
     record = q.outputs_at + output * q.output_stride
     heads = state[record + q.waits]
     mask = net[q.class_masks]
-    for k in range(1, classes(q)):
+    for k in range(1, q.classes):
         more = state[record + q.waits + k]
         if more != 0:
             mask = net[q.class_masks + k] if heads == 0 else mask | net[q.class_masks + k]
@@ -133,12 +127,13 @@ def _serve_one(net, q: Network, state, router, output, now):  # type: ignore[no-
         return True
     first = output - (router << q.port_bits) << q.vc_bits
     if heads & (heads - 1) != 0:
-        if plain(q):
+        one_round = q.classes == 1 and q.vc_iterations == 1 and q.vc_separable == 0
+        if one_round:
             _serve_several(net, q, state, router, record, heads, mask, first, now)
-        return plain(q)
+        return one_round
     waiter = lowest_bit(heads)
     inside = state[input_channel(q, router, waiter) + VC_ACCEPT] - first
-    for k in range(classes(q)):
+    for k in range(q.classes):
         state[record + q.waits + k] = 0
     channel = first + next_bit(mask, inside if 0 < inside < MASK_BITS else 0)
     _own_channel(net, q, state, router, waiter, channel, True, now)
@@ -170,7 +165,7 @@ def _serve_several(net, q: Network, state, router, record, heads, mask, first, n
 def _serve_the_uncontested(net, q: Network, state, router, now):  # type: ignore[no-untyped-def]
     """As `_serve_one`, of the heads of a router that may ask for several outputs: those who ask alone for all of
     theirs."""
-    if words(q) > 1:
+    if q.words > 1:
         return False
     asked = 0
     contested = 0
@@ -178,7 +173,7 @@ def _serve_the_uncontested(net, q: Network, state, router, now):  # type: ignore
         output = output_port(q, router, port)
         if state[output + FREE] != 0:
             here = 0
-            for k in range(classes(q)):
+            for k in range(q.classes):
                 here |= state[output + q.waits + k]
             asked |= here
             if here & (here - 1) != 0:
@@ -196,8 +191,8 @@ def _serve_the_uncontested(net, q: Network, state, router, now):  # type: ignore
 @inlined
 def _match_channels(net, q: Network, state, router, first_port, after, now):  # type: ignore[no-untyped-def]
     """All iterations of the allocator over some outputs of a router."""
-    for iteration in range(1 if plain(q) else q.vc_iterations):
-        if not plain(q) and q.vc_separable != 0:
+    for iteration in range(q.vc_iterations):
+        if q.vc_separable != 0:
             matches = _choose_input_first(net, q, state, router, first_port, after)
         else:
             matches = _choose_output_first(net, q, state, router, first_port, after)
@@ -218,7 +213,7 @@ def _nearest_channel(net, q: Network, state, router, record):  # type: ignore[no
     row = routes_at(q, state, router, record)
     best = -1
     nearest = NEVER
-    for c in range(candidates(q)):
+    for c in range(q.candidates):
         candidate = net[row + c]
         if candidate < 0:
             break
@@ -247,14 +242,14 @@ def _choose_output_first(net, q: Network, state, router, first_port, after):  # 
     for port in range(first_port, after):
         output = output_port(q, router, port)
         free = state[output + FREE]
-        if classes(q) == 1:
+        if q.classes == 1:
             free &= net[q.class_masks]
         while free != 0:
             vc = lowest_bit(free)
             free &= free - 1
             channel = (port << q.vc_bits) + vc
             grant = state[q.grants_at + (router << (q.port_bits + q.vc_bits)) + channel]
-            if classes(q) == 1:
+            if q.classes == 1:
                 waiter = next_member(q, state, output + q.waits, grant)
             else:
                 _collect_heads(net, q, state, output, vc)
@@ -275,11 +270,11 @@ def _choose_output_first(net, q: Network, state, router, first_port, after):  # 
 @inlined
 def _collect_heads(net, q: Network, state, output, vc):  # type: ignore[no-untyped-def]
     """Leave those who wait for a channel of an output in `some`."""
-    for w in range(words(q)):
+    for w in range(q.words):
         heads = 0
-        for k in range(classes(q)):
+        for k in range(q.classes):
             if net[q.class_masks + k] >> vc & 1 != 0:
-                heads |= state[output + q.waits + k * words(q) + w]
+                heads |= state[output + q.waits + k * q.words + w]
         state[q.some + w] = heads
 
 
@@ -288,18 +283,18 @@ def _choose_input_first(net, q: Network, state, router, first_port, after):  # t
     """Each head asks for one free channel, the next behind its pointer; each of those grants to the next of the heads
     that ask. Returns as `_choose_output_first`."""
     wrap = (1 << (q.port_bits + q.vc_bits)) - 1
-    for w in range(words(q)):
+    for w in range(q.words):
         state[q.some + w] = 0
     for port in range(first_port, after):
         waits = output_port(q, router, port) + q.waits
-        for k in range(classes(q)):
-            for w in range(words(q)):
-                state[q.some + w] |= state[waits + k * words(q) + w]
+        for k in range(q.classes):
+            for w in range(q.words):
+                state[q.some + w] |= state[waits + k * q.words + w]
     granting = 0
-    for w in range(words(q)):
+    for w in range(q.words):
         heads = state[q.some + w]
         while heads != 0:
-            waiter = (w << word_bits(q)) + lowest_bit(heads)
+            waiter = (w << q.word_bits) + lowest_bit(heads)
             heads &= heads - 1
             best = _nearest_channel(net, q, state, router, input_channel(q, router, waiter))
             if best < 0:
@@ -326,12 +321,12 @@ def _take_channel(net, q: Network, state, router, waiter, channel, move_pointers
     """A head gets its channel: from now on its packet owns it, and may bid for the crossbar a stage later."""
     record = input_channel(q, router, waiter)
     row = routes_at(q, state, router, record)
-    for c in range(candidates(q)):
+    for c in range(q.candidates):
         candidate = net[row + c]
         if candidate < 0:
             break
         port = candidate >> MASK_BITS
-        leave(q, state, output_port(q, router, port) + q.waits + (candidate & _CLASS) * words(q), waiter)
+        leave(q, state, output_port(q, router, port) + q.waits + (candidate & _CLASS) * q.words, waiter)
     _own_channel(net, q, state, router, waiter, channel, move_pointers, now)
 
 
@@ -347,8 +342,8 @@ def _own_channel(net, q: Network, state, router, waiter, channel, move_pointers,
         state[record + VC_ACCEPT] = channel + 1
     state[record + TAKEN] = taken
     state[VC_GRANTS] += 1
-    if switch_stage(q) > 1:
-        state[record + READY] = now + switch_stage(q)
-        wake_at(q, state, now + switch_stage(q), first + waiter, MAY_BID)
+    if q.switch_alloc_cycles > 1:
+        state[record + READY] = now + q.switch_alloc_cycles
+        wake_at(q, state, now + q.switch_alloc_cycles, first + waiter, MAY_BID)
     elif state[q.credits_at + taken] != 0:  # this cycle's bids are over
-        enter_bid(net, q, state, first + waiter, taken)
+        enter_bid(net, q, state, first + waiter, taken, 1)

@@ -6,7 +6,6 @@ from archsim.kernels.jit import inlined
 from archsim.kernels.router_state import (
     CREDIT,
     FREE,
-    KIND_BITS,
     LOG_COLUMNS,
     LOG_LENGTH,
     MAX_FLITS,
@@ -18,13 +17,18 @@ from archsim.kernels.router_state import (
 
 
 @inlined
+def slot_of(q: Network, cycle):  # type: ignore[no-untyped-def]
+    """Where the wheel's slot of a cycle stands: how many events of each kind, then the events."""
+    return q.slots + (cycle & (q.wheel - 1)) * q.slot_stride
+
+
+@inlined
 def schedule_flit(q: Network, state, kind, cycle, channel, flit):  # type: ignore[no-untyped-def]
     """A flit will arrive: at a channel of an input (FLIT) or, from one of an output, at a node (LAST_FLIT)."""
-    slot = cycle & (q.wheel - 1)
-    count = q.slots + (slot << KIND_BITS) + kind
-    used = state[count]
-    state[count] = used + 1
-    event = q.flits + 2 * ((2 * slot + kind) * q.flit_slot + used)
+    slot = slot_of(q, cycle)
+    used = state[slot + kind]
+    state[slot + kind] = used + 1
+    event = slot + q.flits + 2 * (kind * q.flit_slot + used)
     state[event] = channel
     state[event + 1] = flit
 
@@ -32,21 +36,19 @@ def schedule_flit(q: Network, state, kind, cycle, channel, flit):  # type: ignor
 @inlined
 def schedule_credit(q: Network, state, cycle, channel):  # type: ignore[no-untyped-def]
     """A credit comes home to a channel of an output in a later cycle."""
-    slot = cycle & (q.wheel - 1)
-    count = q.slots + (slot << KIND_BITS) + CREDIT
-    used = state[count]
-    state[count] = used + 1
-    state[q.credits + slot * q.credit_slot + used] = channel
+    slot = slot_of(q, cycle)
+    used = state[slot + CREDIT]
+    state[slot + CREDIT] = used + 1
+    state[slot + q.credits + used] = channel
 
 
 @inlined
 def wake_at(q: Network, state, cycle, channel, what):  # type: ignore[no-untyped-def]
     """Something may happen at a channel from a later cycle on."""
-    slot = cycle & (q.wheel - 1)
-    count = q.slots + (slot << KIND_BITS) + WAKE
-    used = state[count]
-    state[count] = used + 1
-    state[q.wakes + slot * q.wake_slot + used] = channel << WAKE_BITS | what
+    slot = slot_of(q, cycle)
+    used = state[slot + WAKE]
+    state[slot + WAKE] = used + 1
+    state[slot + q.wakes + used] = channel << WAKE_BITS | what
 
 
 @inlined

@@ -7,57 +7,33 @@ from archsim.kernels.router_state import BID_FOR, BIDS, Network
 
 
 @inlined
-def plain(q: Network):  # type: ignore[no-untyped-def]
-    """Whether one output is asked for, sets are one word and stages one cycle, as a constant of the compiled code."""
-    return len(q.plain) > 0
-
-
-@inlined
-def words(q: Network):  # type: ignore[no-untyped-def]
-    """Words of a set of channels."""
-    return 1 if plain(q) else q.words
-
-
-@inlined
-def classes(q: Network):  # type: ignore[no-untyped-def]
-    """Different sets of channels among the routes."""
-    return 1 if plain(q) else q.classes
-
-
-@inlined
-def candidates(q: Network):  # type: ignore[no-untyped-def]
-    """Most outputs that a head asks for."""
-    return 1 if plain(q) else q.candidates
-
-
-@inlined
-def word_bits(q: Network):  # type: ignore[no-untyped-def]
-    """Of the place of a bit in a set's word."""
-    return 6 if plain(q) else q.word_bits
-
-
-@inlined
-def switch_stage(q: Network):  # type: ignore[no-untyped-def]
-    """Cycles of the switch allocator."""
-    return 1 if plain(q) else q.switch_alloc_cycles
-
-
-@inlined
 def word_of(q: Network, member):  # type: ignore[no-untyped-def]
     """The word of a set in which a channel stands."""
-    return 0 if plain(q) else member >> q.word_bits
+    return 0 if q.words == 1 else member >> q.word_bits
 
 
 @inlined
 def join(q: Network, state, at, member):  # type: ignore[no-untyped-def]
     """Put a channel or a port into a set."""
-    state[at + word_of(q, member)] |= 1 << (member & ((1 << word_bits(q)) - 1))
+    state[at + word_of(q, member)] |= 1 << (member & ((1 << q.word_bits) - 1))
+
+
+@inlined
+def join_if(q: Network, state, at, member, joins):  # type: ignore[no-untyped-def]
+    """Put a channel or a port into a set if `joins` is 1 (not if it is 0), without a branch."""
+    state[at + word_of(q, member)] |= joins << (member & ((1 << q.word_bits) - 1))
 
 
 @inlined
 def leave(q: Network, state, at, member):  # type: ignore[no-untyped-def]
     """Take a channel or a port out of a set."""
-    state[at + word_of(q, member)] &= ~(1 << (member & ((1 << word_bits(q)) - 1)))
+    state[at + word_of(q, member)] &= ~(1 << (member & ((1 << q.word_bits) - 1)))
+
+
+@inlined
+def leave_if(q: Network, state, at, member, leaves):  # type: ignore[no-untyped-def]
+    """Take a channel or a port out of a set if `leaves` is 1 (not if it is 0), without a branch."""
+    state[at + word_of(q, member)] &= ~(leaves << (member & ((1 << q.word_bits) - 1)))
 
 
 @inlined
@@ -79,18 +55,18 @@ def next_bit(word, pointer):  # type: ignore[no-untyped-def]
 @inlined
 def next_member(q: Network, state, at, pointer):  # type: ignore[no-untyped-def]
     """The member of a set next at or behind `pointer`, going round; -1 if nobody is in it."""
-    if words(q) == 1:
+    if q.words == 1:
         word = state[at]
         return next_bit(word, pointer) if word != 0 else -1
-    inside = (1 << word_bits(q)) - 1
-    first = pointer >> word_bits(q)
-    for k in range(words(q) + 1):
-        w = first + k if first + k < words(q) else first + k - words(q)
+    inside = (1 << q.word_bits) - 1
+    first = pointer >> q.word_bits
+    for k in range(q.words + 1):
+        w = first + k if first + k < q.words else first + k - q.words
         word = state[at + w]
         if k == 0:
             word = word >> (pointer & inside) << (pointer & inside)
         if word != 0:
-            return (w << word_bits(q)) + lowest_bit(word)
+            return (w << q.word_bits) + lowest_bit(word)
     return -1
 
 
@@ -107,13 +83,14 @@ def output_port(q: Network, router, port):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def enter_bid(net, q: Network, state, channel, taken):  # type: ignore[no-untyped-def]
-    """The first flit of an input's channel may cross to the output that it has a channel and a credit of."""
+def enter_bid(net, q: Network, state, channel, taken, bid):  # type: ignore[no-untyped-def]
+    """If `bid` is 1 (not if it is 0) the first flit of an input's channel may cross to the output that its packet has
+    a channel of. Nobody could predict which it is, so there is no branch for it."""
     output = taken >> q.vc_bits
     bids = q.outputs_at + output * q.output_stride + BIDS
     listed = state[BID_FOR]
     state[q.bid_at + listed] = output
-    state[BID_FOR] = listed + 1 if is_empty(state, bids, words(q)) else listed
+    state[BID_FOR] = listed + bid if is_empty(state, bids, q.words) else listed
     vcs = (1 << q.vc_bits) - 1
     port = channel & ((1 << (q.port_bits + q.vc_bits)) - 1) & ~vcs
-    join(q, state, bids, port + net[q.places + (channel & vcs)])
+    join_if(q, state, bids, port + net[q.places + (channel & vcs)], bid)

@@ -15,7 +15,7 @@ fit (62 channels; an 8 x 8 mesh with 8 virtual channels has 40), else words of 3
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -101,12 +101,12 @@ LINK_FROM = 0
 CREDIT_CYCLES = 1
 PAIR_BITS = 1  # of the three records above: two words each
 
-# Kinds of events, each with a wheel of its own, and how many are in a cycle's slot.
+# Kinds of events. A cycle's slot of the wheel begins with how many of each there are.
 FLIT = 0  # arrives at a channel of an input: channel, flit
 LAST_FLIT = 1  # arrives at a node, from a channel of an output: channel, flit
 CREDIT = 2  # comes home to a channel of an output
 WAKE = 3  # of a channel: a stage of its router has passed
-KIND_BITS = 2
+KINDS = 4
 
 # What a WAKE is for, in its low bits.
 MAY_ASK, MAY_BID, IS_FREE = range(3)
@@ -120,6 +120,18 @@ QUEUE_VC = 3  # -1 if it has none yet
 LAST_VC = 4
 NODE_IS_BUSY = 5
 SOURCE_BITS = 3
+
+
+class Form(NamedTuple):
+    """What the kernel is compiled for, of a network of the common form (`router_layout.form_of`); else all empty."""
+
+    node_bits: Size = ()  # room for that many routers and that many nodes
+    port_bits: Size = ()
+    vc_bits: Size = ()
+    ring_bits: Size = ()  # flits of a buffer
+
+
+NO_FORM = Form()
 
 
 class Network(NamedTuple):
@@ -154,10 +166,14 @@ class Network(NamedTuple):
     output_stride: int = 0
     waits: int = 0  # offset in an output's record of its sets of channels that wait
     sources: int = 0  # the first output that is a source
+    outputs: int = 0  # sources included
     wheel: int = 0
-    flit_slot: int = 0
-    credit_slot: int = 0
-    wake_slot: int = 0
+    slot_stride: int = 0
+    flit_slot: int = 0  # flits of one kind that a slot has room for
+    # offsets in a slot
+    flits: int = 0
+    credits: int = 0
+    wakes: int = 0
     # offsets in the tables
     link_of_output: int = 0
     link_of_input: int = 0
@@ -171,7 +187,6 @@ class Network(NamedTuple):
     route: int = 0
     table_length: int = 0
     # offsets in the state
-    slots: int = 0
     waited_at: int = 0
     bid_at: int = 0
     seen_at: int = 0  # by router, the crossbar inputs that an output grants to
@@ -186,9 +201,6 @@ class Network(NamedTuple):
     owners_at: int = 0
     sources_at: int = 0
     busy_nodes_at: int = 0
-    flits: int = 0
-    credits: int = 0
-    wakes: int = 0
     # scratch of the allocators
     some: int = 0
     taken: int = 0
@@ -200,74 +212,9 @@ class Network(NamedTuple):
     winners: int = 0
     matched: int = 0
     offers: int = 0
+    slots: int = 0  # one for each cycle ahead; last, so that no offset depends on their number
     state_length: int = 0
-    plain: Size = ()
-
-
-def _bits(count: int) -> int:
-    return (count - 1).bit_length()
-
-
-def is_plain(q: Network, words: int) -> bool:
-    """Whether a network has the common form that the kernel is compiled for on its own."""
-    one_way = q.candidates == q.classes == words == 1
-    one_match = q.vc_iterations == q.switch_iterations == 1 and not q.vc_separable and not q.switch_separable
-    return one_way and one_match and q.routing_cycles + q.vc_alloc_cycles == q.switch_alloc_cycles == 1
-
-
-def lay_out(network: Network, longest_link_cycles: int) -> Network:
-    """The same network with its strides, the sizes of its event wheels, and offsets."""
-    q = network
-    vc_bits, port_bits = _bits(q.vcs), _bits(q.ports)
-    channels = q.ports << vc_bits
-    word_bits = 6 if channels <= 62 else 5
-    words = 1 if channels <= 62 else -(-channels >> 5)
-    ring = 1 << _bits(q.depth)
-    ports = q.routers << port_bits
-    outputs = ports + q.nodes
-    input_stride, waits = -(-(RING + ring) // LINE) * LINE, BIDS + words
-    output_stride = -(-(waits + q.classes * words) // LINE) * LINE
-    farthest = max(
-        longest_link_cycles + max(q.crossbar_cycles, q.credit_cycles),
-        q.routing_cycles + q.vc_alloc_cycles,
-        q.switch_alloc_cycles,
-    )
-    wheel = 1 << (2 + farthest).bit_length()
-    # In one cycle arrive at most one flit per output and source, one credit per crossbar input and destination; wake at
-    # most all channels that were taken at once, and what came or left one stage ago.
-    flit_slot = q.routers * q.ports + q.nodes
-    credit_slot = q.routers * q.ports * q.input_speedup + q.nodes
-    wake_slot = q.routers * q.ports * (q.vcs + 2 * q.input_speedup + 3)
-    scratch = channels + 1
-    tables = (
-        ("link_of_output", outputs << PAIR_BITS), ("link_of_input", ports << PAIR_BITS), ("class_masks", q.classes),
-        *((name, 1 << vc_bits) for name in ("places", "starts", "ends", "parts", "turns", "channel_at")),
-        ("route", q.routers * q.nodes * q.candidates),
-    )  # fmt: skip
-    parts = (
-        ("slots", wheel << KIND_BITS), ("waited_at", ports + 1), ("bid_at", ports + 1), ("inputs_granted", ports),
-        ("seen_at", q.routers), ("special", q.routers), ("specials", q.routers),
-        ("inputs_at", (ports << vc_bits) * input_stride), ("crossbar_at", ports << vc_bits << PAIR_BITS),
-        ("outputs_at", outputs * output_stride), ("credits_at", outputs << vc_bits), ("grants_at", outputs << vc_bits),
-        ("owners_at", outputs << vc_bits), ("sources_at", q.nodes << SOURCE_BITS), ("busy_nodes_at", q.nodes),
-        ("flits", wheel * flit_slot * 4), ("credits", wheel * credit_slot), ("wakes", wheel * wake_slot),
-        ("some", words), ("taken", words), ("chosen", scratch), ("chosen_distance", scratch), ("offered", scratch),
-        ("offered_distance", scratch), ("touched", scratch), ("winners", scratch), ("matched", scratch),
-        ("offers", scratch),
-    )  # fmt: skip
-    fields: dict[str, Any] = {
-        "vc_bits": vc_bits, "port_bits": port_bits, "word_bits": word_bits, "words": words,
-        "input_stride": input_stride, "ring_mask": ring - 1, "output_stride": output_stride, "waits": waits,
-        "plain": (None,) * int(is_plain(q, words)), "sources": ports, "wheel": wheel,
-        "flit_slot": flit_slot, "credit_slot": credit_slot, "wake_slot": wake_slot,
-    }  # fmt: skip
-    for sizes, start, unit, total in ((tables, 0, 1, "table_length"), (parts, REGISTERS, LINE, "state_length")):
-        at = start
-        for name, size in sizes:
-            fields[name] = at
-            at += -(-size // unit) * unit
-        fields[total] = at
-    return network._replace(**fields)
+    form: Form = NO_FORM
 
 
 def new_state(network: Network, tables: np.ndarray) -> np.ndarray:
@@ -282,7 +229,7 @@ def new_state(network: Network, tables: np.ndarray) -> np.ndarray:
     state[q.owners_at : q.sources_at] = -1
     outputs = state[q.outputs_at : q.credits_at].reshape(-1, q.output_stride)
     inputs = state[q.inputs_at : q.crossbar_at].reshape(-1, 1 << q.vc_bits, q.input_stride)
-    sources = state[q.sources_at : q.busy_nodes_at].reshape(q.nodes, 1 << SOURCE_BITS)
+    sources = state[q.sources_at : q.busy_nodes_at].reshape(-1, 1 << SOURCE_BITS)
     to, cycles = tables[q.link_of_output : q.link_of_input].reshape(-1, 2).T
     change = np.where(to >= 0, to - np.arange(len(to)), 0) << q.vc_bits
     outputs[:, FREE] = (1 << q.vcs) - 1

@@ -12,10 +12,7 @@ from archsim.kernels.router_sets import (
     next_bit,
     next_member,
     output_port,
-    plain,
-    word_bits,
     word_of,
-    words,
 )
 from archsim.kernels.router_state import BID_FOR, BIDS, PAIR_BITS, SWITCH_ACCEPT, SWITCH_GRANT, VC_TURN, Network
 
@@ -39,7 +36,7 @@ def grant_inputs(net, q: Network, state):  # type: ignore[no-untyped-def]
         output = state[q.bid_at + k]
         router = output >> q.port_bits
         record = q.outputs_at + output * q.output_stride
-        if words(q) == 1:
+        if q.words == 1:
             bids = state[record + BIDS]
             expanded = _input_of(net, q, next_bit(bids, state[record + SWITCH_GRANT]))
             choice = bids != bids & _places(net, q, expanded) << expanded
@@ -50,7 +47,7 @@ def grant_inputs(net, q: Network, state):  # type: ignore[no-untyped-def]
         bit = 1 << (expanded & 63)
         seen = state[q.seen_at + router]
         state[q.seen_at + router] = seen | bit
-        together = seen & bit != 0 or (not plain(q) and q.switch_separable != 0 and choice)
+        together = seen & bit != 0 or (q.switch_separable != 0 and choice)
         if together and state[q.special + router] == 0:
             state[q.special + router] = 1
             state[q.specials + specials] = router
@@ -63,11 +60,11 @@ def match_switch(net, q: Network, state, router):  # type: ignore[no-untyped-def
     """Match the bids of a router by iterations. Leaves outputs in `touched` and the crossbar inputs matched to them in
     `winners`; returns how many."""
     matches = 0
-    for w in range(words(q)):
+    for w in range(q.words):
         state[q.taken + w] = 0
-    for iteration in range(1 if plain(q) else q.switch_iterations):
+    for iteration in range(q.switch_iterations):
         before = matches
-        if not plain(q) and q.switch_separable != 0:
+        if q.switch_separable != 0:
             matches = _match_input_first(net, q, state, router, matches, iteration == 0)
         else:
             matches = _match_output_first(net, q, state, router, matches, iteration == 0)
@@ -94,7 +91,7 @@ def _places(net, q: Network, expanded):  # type: ignore[no-untyped-def]
 @inlined
 def _collect_inputs(q: Network, state, output):  # type: ignore[no-untyped-def]
     """Leave the bids for an output whose crossbar inputs aren't taken in `some`."""
-    for w in range(words(q)):
+    for w in range(q.words):
         state[q.some + w] = state[output + BIDS + w] & ~state[q.taken + w]
 
 
@@ -138,12 +135,12 @@ def _match_input_first(net, q: Network, state, router, matches, moving):  # type
         if state[q.matched + port] != 0:
             continue
         _collect_inputs(q, state, output_port(q, router, port))
-        for v in range(words(q)):
+        for v in range(q.words):
             inputs = state[q.some + v]
             while inputs != 0:
-                expanded = (v << word_bits(q)) + lowest_bit(inputs)  # the first place that bids
+                expanded = (v << q.word_bits) + lowest_bit(inputs)  # the first place that bids
                 expanded = _input_of(net, q, expanded)
-                inputs &= ~(_places(net, q, expanded) << (expanded & ((1 << word_bits(q)) - 1)))
+                inputs &= ~(_places(net, q, expanded) << (expanded & ((1 << q.word_bits) - 1)))
                 behind = (port - state[crossbar_input(q, router, expanded) + SWITCH_ACCEPT]) & wrap
                 if state[q.offered + expanded] < 0:
                     state[q.chosen_distance + asking] = expanded
@@ -174,7 +171,7 @@ def _match_input_first(net, q: Network, state, router, matches, moving):  # type
 def _match(net, q: Network, state, router, expanded, port, matches, moving):  # type: ignore[no-untyped-def]
     """Enter a match; in the first iteration both pointers move behind it. Returns how many matches there are."""
     state[q.matched + port] = 1
-    state[q.taken + word_of(q, expanded)] |= _places(net, q, expanded) << (expanded & ((1 << word_bits(q)) - 1))
+    state[q.taken + word_of(q, expanded)] |= _places(net, q, expanded) << (expanded & ((1 << q.word_bits) - 1))
     if moving:
         move_pointers(net, q, state, router, expanded, port)
     state[q.touched + matches] = port
@@ -195,7 +192,7 @@ def move_pointers(net, q: Network, state, router, expanded, port):  # type: igno
 def winning_place(net, q: Network, state, router, output, expanded):  # type: ignore[no-untyped-def]
     """Of the channels that share a crossbar input and bid for an output, the place of the next by the input's turn,
     which moves."""
-    word = state[output + BIDS + word_of(q, expanded)] >> (expanded & ((1 << word_bits(q)) - 1))
+    word = state[output + BIDS + word_of(q, expanded)] >> (expanded & ((1 << q.word_bits) - 1))
     turn = crossbar_input(q, router, expanded) + VC_TURN
     place = expanded + next_bit(word & _places(net, q, expanded), state[turn])
     state[turn] = net[q.turns + (place & ((1 << q.vc_bits) - 1))]

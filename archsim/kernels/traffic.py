@@ -42,14 +42,18 @@ def generate(seed, nodes, rate, flits, table, hot, hot_share, first, after, pack
     """
     count = 0
     draws = np.empty(nodes, np.uint64)
+    senders = np.empty(nodes, np.int64)
     for cycle in range(first, after):
         base = seed + _STEP * np.uint64(cycle * nodes + 1)
         for node in range(nodes):  # without a branch, so that it is done several at a time
             draws[node] = mixed(base + _STEP * np.uint64(node))
-        for node in range(nodes):
+        sending = 0
+        for node in range(nodes):  # without a branch, for nobody could predict it
+            senders[sending] = node
+            sending += np.int64(draws[node] >> np.uint64(64 - RATE_BITS)) < rate
+        for k in range(sending):
+            node = senders[k]
             draw = draws[node]
-            if np.int64(draw >> np.uint64(64 - RATE_BITS)) >= rate:
-                continue
             low = np.int64(mixed(draw ^ _STEP) >> np.uint64(33))  # 31 bits, so that a product with them is an int64
             destination = table[node]
             if hot.size > 0 and np.int64(mixed(draw + _STEP) >> np.uint64(64 - RATE_BITS)) < hot_share:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from noc_cases import (
+    NocCase,
     differences,
     noc_spec,
     plain_case,
@@ -22,7 +23,7 @@ from noc_cases import (
 from archsim.config.errors import UserError
 from archsim.fabric.noc import build_network
 from archsim.fabric.noc_checker import check_moves
-from archsim.fabric.noc_measure import Generator, zero_load_latency_cycles
+from archsim.fabric.noc_measure import Generator, load, zero_load_latency_cycles
 from archsim.fabric.noc_spec import NocSpec
 from archsim.kernels.router_state import DELIVERED, EJECT, HOP, INJECT
 
@@ -49,6 +50,51 @@ def test_the_common_form_equals_the_oracle_too(seed: int) -> None:
 def test_routers_with_many_channels_equal_the_oracle_too(seed: int) -> None:
     case = wide_case(seed)
     assert differences(run_kernel(case), run_oracle(case)) == []
+
+
+def test_a_network_that_fills_its_room_equals_the_oracle_too() -> None:
+    """64 nodes and 8 channels of 8 flits: offsets that are constants of the code leave room for no more."""
+    network = build_network(noc_spec({"kind": "mesh", "size": [8, 8]}, {"virtual_channels": 8, "buffer_flits": 8}))
+    assert network.network.routers == 1 << len(network.network.form.node_bits)
+    packets = random_packets(np.random.default_rng(3), 64, 60)
+    case = NocCase(network, packets, 60)
+    assert differences(run_kernel(case), run_oracle(case)) == []
+
+
+@pytest.mark.parametrize(
+    ("topology", "router"),
+    [
+        ({"kind": "mesh", "size": [9, 8]}, {"virtual_channels": 8, "buffer_flits": 8}),
+        ({"kind": "crossbar", "nodes": 15}, {"virtual_channels": 4, "buffer_flits": 9}),
+        ({"kind": "crossbar", "nodes": 3}, {"virtual_channels": 12, "buffer_flits": 4}),
+        ({"kind": "crossbar", "nodes": 31}, {"virtual_channels": 2, "buffer_flits": 4}),
+    ],
+)
+def test_a_room_holds_its_network(topology: dict[str, Any], router: dict[str, Any]) -> None:
+    """Whatever a network larger than the least room is rounded up to, no part of it overlaps the next."""
+    q = build_network(noc_spec(topology, router)).network
+    assert q.form.node_bits
+    assert q.depth <= 1 << len(q.form.ring_bits) == q.ring_mask + 1 <= q.input_stride
+    assert max(q.routers, q.nodes) <= 1 << len(q.form.node_bits)
+    assert q.ports <= 1 << q.port_bits and q.vcs <= 1 << q.vc_bits and q.ports << q.vc_bits <= 62
+    ports = q.routers << q.port_bits
+    assert q.crossbar_at - q.inputs_at >= (ports << q.vc_bits) * q.input_stride
+    assert q.credits_at - q.outputs_at >= (ports + q.nodes) * q.output_stride
+    assert q.credits - q.flits >= 4 * (q.routers * q.ports + q.nodes)
+    assert q.wakes - q.credits >= q.routers * q.ports * q.input_speedup + q.nodes
+    assert q.slot_stride - q.wakes >= q.routers * q.ports * (q.vcs + 2 * q.input_speedup + 3)
+    assert q.table_length - q.route >= q.routers * q.nodes
+
+
+def test_a_load_is_its_packets() -> None:
+    """Packets made in place are the ones that `packets` gives, and make the same run."""
+    spec = noc_spec({"kind": "mesh", "size": [4, 4]}, ROUTER)
+    network, traffic = build_network(spec), Generator(spec, 0.2)
+    loaded, added = network.start(), network.start()
+    load(loaded, traffic, 2_100)  # more than is made in one go
+    added.add(traffic.packets(0, 2_100))
+    added.advance(2_100)
+    assert np.array_equal(loaded.packets, added.packets) and np.array_equal(loaded.times[:, :2], added.times[:, :2])
 
 
 @settings(max_examples=40, deadline=None)
@@ -136,15 +182,15 @@ def test_a_mutant_kernel_is_told_from_the_oracle(field: str) -> None:
     ("topology", "hops"),
     [
         ({"kind": "mesh", "size": [8, 8]}, 2 * 63 / 24 + 1),  # 2 (k^2 - 1) / 3k links between, and one router more
-        ({"kind": "mesh", "size": [5, 5, 5]}, 3 * 24 / 15 + 1),
+        ({"kind": "mesh", "size": [4, 4, 4]}, 3 * 15 / 12 + 1),
         ({"kind": "torus", "size": [8, 8]}, 2 * 8 / 4 + 1),  # k/4 per dimension
         ({"kind": "ring", "nodes": 7}, (49 - 1) / 28 + 1),
-        ({"kind": "crossbar", "nodes": 9}, 1),
+        ({"kind": "crossbar", "nodes": 7}, 1),
     ],
 )
 def test_zero_load_latency_is_the_closed_form(topology: dict[str, Any], hops: float) -> None:
     """Every pair alone: 4 h + 2 cycles, and one per flit behind the head; and the mean is the formula's."""
-    spec = noc_spec(topology, {"virtual_channels": 2, "buffer_flits": 16})
+    spec = noc_spec(topology, {"virtual_channels": 2, "buffer_flits": 8})
     network = build_network(spec)
     nodes = network.wiring.nodes
     assert zero_load_latency_cycles(network) == pytest.approx(4 * hops + 2, rel=1e-12)
@@ -188,11 +234,11 @@ def test_a_channel_is_taken_again_after_its_round_trip(wait: bool) -> None:
 
 
 def test_a_link_carries_a_flit_per_cycle() -> None:
-    """Eight nodes of a crossbar send to one: its link is never idle, and never carries two."""
-    network = build_network(noc_spec({"kind": "crossbar", "nodes": 8}, {"virtual_channels": 4, "buffer_flits": 16}))
-    packets = np.array([[0, node, 0, 10] for node in range(8) for _ in range(5)])
+    """Seven nodes of a crossbar send to one: its link is never idle, and never carries two."""
+    network = build_network(noc_spec({"kind": "crossbar", "nodes": 7}, {"virtual_channels": 4, "buffer_flits": 8}))
+    packets = np.array([[0, node, 0, 10] for node in range(7) for _ in range(5)])
     arrivals = network.deliver(packets).delivered
-    assert arrivals.max() == 6 + 8 * 5 * 10 - 1
+    assert arrivals.max() == 6 + 7 * 5 * 10 - 1
 
 
 def test_deliver_keeps_the_order_of_its_packets() -> None:
