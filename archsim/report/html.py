@@ -72,6 +72,7 @@ def render(run: RunResult) -> str:
         quantity=format_quantity,
         cause_label=series.cause_label,
         memory=series.memory,
+        causes=series.causes,
         style=style,
     )
 

@@ -33,6 +33,10 @@ def job_of(operator_name: str) -> str:
     return re.sub(r"^layers?[\[.]\d+\]?\.", "", operator_name.removesuffix(SECOND))
 
 
+DRAM_CAUSES = ("row", "turnaround", "refresh")
+"""Causes that an SRAM has none of."""
+
+
 @dataclass(frozen=True)
 class Job:
     """All operators of a phase that do one job, on one device. Rates are over their own running time."""
@@ -112,11 +116,13 @@ class RunSeries:
 
     @property
     def causes(self) -> list[str]:
-        """The causes to show: those of other tiers, PIM and a simulated network only if there are some."""
+        """The causes to show: those of other tiers, PIM, a simulated network and DRAM only if there are some."""
         absent = set() if any(phase.tiers for phase in self.phases) else {"tier"}
         absent |= set() if any(phase.pim is not None for phase in self.phases) else {"pim"}
         waits = any(f"{phase.phase}.time.noc" in self.run.metrics for phase in self.phases)
         absent |= set() if waits else {"noc"}
+        jobs = [job for phase in self.phases for job in self.jobs[phase.phase]]
+        absent |= {cause for cause in DRAM_CAUSES if not any(job.cause_s[cause] for job in jobs)}
         return [cause for cause in CAUSES if cause not in absent]
 
     def cause_label(self, cause: str) -> str:
