@@ -6,8 +6,10 @@ hash of every file of this package and of the checks switched on: a stale kernel
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -27,8 +29,16 @@ def _cache_folder() -> Path:
     digest = hashlib.sha256(f"{numba.__version__} {checks}".encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "archsim" / f"kernels-{digest.hexdigest()[:16]}"
+    name = f"kernels-{digest.hexdigest()[:16]}"
+    user = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    whose = os.getuid() if hasattr(os, "getuid") else 0
+    for root in (Path(user), Path(tempfile.gettempdir(), f"cache-{whose}")):
+        folder = root / "archsim" / name
+        with contextlib.suppress(OSError):  # a home that can't be written to, as in a container
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                break
+    return folder
 
 
 if "NUMBA_CACHE_DIR" not in os.environ:

@@ -48,6 +48,14 @@ def test_each_signature_is_compiled_once(tmp_path: Path, processes: int) -> None
     assert sum(compiled) == 4
 
 
+def test_without_a_home_to_write_to_there_is_another_place(tmp_path: Path) -> None:
+    environment = os.environ | {"XDG_CACHE_HOME": "/dev/null/cache", "TMPDIR": str(tmp_path)}
+    program = "import numba, archsim.kernels.jit; print(numba.config.CACHE_DIR)"
+    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert Path(ran.stdout.strip()).is_relative_to(tmp_path)
+    assert Path(ran.stdout.strip()).is_dir()
+
+
 def test_a_mistake_in_a_kernel_holds_no_lock() -> None:
     """Compiling fails, and again: the first failure has let go of what others wait for."""
 
