@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from archsim.kernels.flash import advance_flash
-from archsim.kernels.flash_forward import advance_flash_streams
+from archsim.kernels.flash_forward import advance_flash_streams, new_scratch
 from archsim.kernels.flash_oracle import FlashOracle, OracleStream, oracle_counts
 from archsim.kernels.flash_state import (
     FINISHED,
@@ -229,7 +229,7 @@ def run_streams(case: FlashCase, shortcuts: bool, cuts: Sequence[int] = ()) -> S
     horizons, history = [*sorted(cuts), 1 << 50], []
     while view.job_open.any():
         if shortcuts:
-            advance_flash_streams(state, case.timing, case.stripes, horizons[0])
+            advance_flash_streams(state, case.timing, case.stripes, new_scratch(case.timing), horizons[0])
         else:
             advance_flash(state, case.timing, case.stripes, nothing, nothing, nothing, no_log, horizons[0])
         state[FINISHED] = 0

@@ -77,27 +77,40 @@ from archsim.kernels.flash_state import (
     TURN,
     USED,
     WRITE_BUFFER,
+    FlashTiming,
 )
-from archsim.kernels.jit import inlined, kernel, pointer
+from archsim.kernels.jit import inlined, kernel, pointer, shifted
 
 ENTRY_WORDS = 9
 MOST_FORMS = 1 << 14
 """Rounds after which no period is looked for any more, until a job finishes."""
 
 
+def new_scratch(q: FlashTiming) -> np.ndarray:
+    """int64[...], what `advance_flash_streams` works in, of a device with this timing. It is allocated once: a call is
+    short, and fresh pages of memory would cost more than all else."""
+    return np.zeros(2 * _form_words(q) + 2 + COUNT_WORDS + MAX_PLANES + MAX_STREAMS, np.int64)
+
+
 @kernel
-def advance_flash_streams(state, q, stripes, until):  # type: ignore[no-untyped-def]
+def _form_words(q):  # type: ignore[no-untyped-def]
+    """How long a form may be."""
+    return 32 + 4 * MAX_STREAMS + q.planes * (5 + 8 * MAX_BUFFERS) + (ENTRY_WORDS + 2) * 2 * q.queue
+
+
+@kernel
+def advance_flash_streams(state, q, stripes, scratch, until):  # type: ignore[no-untyped-def]
     """`advance_flash` without traces and logs, skipping whole periods of streams: the same result.
 
     Args:
         state, q, stripes, until: as in `advance_flash`.
+        scratch: of `new_scratch`; what it holds doesn't matter.
     """
     state[LOG_CAPACITY] = 0
     table = stripes.plane_of.shape[0]
-    length = 32 + 4 * MAX_STREAMS + q.planes * (5 + 8 * MAX_BUFFERS) + (ENTRY_WORDS + 2) * 2 * q.queue
-    kept = np.zeros(length, np.int64)
-    form = np.zeros(length, np.int64)
-    marks = np.zeros(2 + COUNT_WORDS + MAX_PLANES + MAX_STREAMS, np.int64)
+    kept = pointer(scratch)
+    form = shifted(kept, _form_words(q))
+    marks = shifted(form, _form_words(q))
     nothing = np.zeros(1, np.int64)
     kept_length = -1
     forms = 0
@@ -110,20 +123,30 @@ def advance_flash_streams(state, q, stripes, until):  # type: ignore[no-untyped-
         )  # fmt: skip
         if state[ROUND] == 0 or state[FINISHED] != 0 or not shiftable(pointer(state), q, per_round):
             continue
-        n = write_form(pointer(state), q, per_round, table, pointer(form))
+        n = write_form(pointer(state), q, per_round, table, form)
         forms += 1
         if n < 0:
             continue
-        if n == kept_length and np.array_equal(form[:n], kept[:n]):
-            jump(pointer(state), q, per_round, table, pointer(marks), until)
+        if n == kept_length and equal(form, kept, n):
+            jump(pointer(state), q, per_round, table, marks, until)
             kept_length = -1
             forms = 0
             renew_at = 1
         elif forms >= renew_at:
-            kept[:n] = form[:n]
+            for k in range(n):
+                kept[k] = form[k]
             kept_length = n
             renew_at = 2 * forms
-            mark(pointer(state), q, pointer(marks))
+            mark(pointer(state), q, marks)
+
+
+@inlined
+def equal(one, other, words):  # type: ignore[no-untyped-def]
+    """Whether the first words of two forms are the same."""
+    k = 0
+    while k < words and one[k] == other[k]:
+        k += 1
+    return k == words
 
 
 @inlined

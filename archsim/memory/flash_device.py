@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from archsim.config.errors import UserError
 from archsim.kernels.flash import advance_flash
-from archsim.kernels.flash_forward import advance_flash_streams
+from archsim.kernels.flash_forward import advance_flash_streams, new_scratch
 from archsim.kernels.flash_state import (
     FINISHED,
     LOG_LENGTH,
@@ -76,6 +76,7 @@ class FlashDevice:
         self.tick_fs: Fraction = standard.tick_fs
         self._shortcuts = shortcuts
         self._stripes = standard.striping.table(standard.organisation)
+        self._scratch = new_scratch(self.timing)
         self._state = new_state(self.timing)
         self._view = FlashView(self._state)
         self._streams_of: dict[int, tuple[int, ...]] = {}
@@ -164,7 +165,7 @@ class FlashDevice:
             return None
         if not self._state[FINISHED]:
             if self._shortcuts:
-                advance_flash_streams(self._state, self.timing, self._stripes, limit)
+                advance_flash_streams(self._state, self.timing, self._stripes, self._scratch, limit)
             else:
                 advance_flash(self._state, self.timing, self._stripes, NO_WORDS, NO_WORDS, NO_WORDS, NO_LOG, limit)
         if not self._state[FINISHED]:
