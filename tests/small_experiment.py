@@ -69,3 +69,14 @@ def write_requests(folder: Path, trace: str | None = None) -> Path:
     file = folder / "requests.yaml"
     file.write_text(text)
     return file
+
+
+LINK = {
+    "lanes": 16,
+    "lane_rate": "32 Gb/s",
+    "flit": "256 B",
+    "payload": "236 B",
+    "latency": "500 ns",
+    "energy": "5 pJ/b",
+}
+"""A link to another memory: sixteen lanes of 32 Gb/s, in flits of 256 B."""

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_experiment import write_phases, write_requests
+from small_experiment import LINK, write_phases, write_requests
 
 import archsim
 from archsim import cli
@@ -31,14 +31,6 @@ from archsim.workload.operators import lower_decode, lower_prefill
 from archsim.workload.sub_batches import halves, interleaved
 
 BATCH, CONTEXT = 4, 513
-LINK = {
-    "lanes": 16,
-    "lane_rate": "32 Gb/s",
-    "flit": "256 B",
-    "payload": "236 B",
-    "latency": "500 ns",
-    "energy": "5 pJ/b",
-}
 
 
 def pim(technology: str = "attacc_bank", policy: str = "attention", **more: object) -> dict[str, object]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from small_experiment import write_phases, write_requests
+from small_experiment import LINK, write_phases, write_requests
 
 import archsim
 from archsim.config.errors import SpecError, UserError
@@ -32,14 +32,6 @@ ENGINE_FS = 7_000_000_003
 
 FLASH = {"kind": "flash", "technology": "hbf_1536", "stacks": 1, "capacity": "512 GiB"}
 DRAM = {"kind": "dram", "technology": "lpddr5x_8gb_x64", "stacks": 2, "capacity": "8 GiB"}
-LINK = {
-    "lanes": 16,
-    "lane_rate": "32 Gb/s",
-    "flit": "256 B",
-    "payload": "236 B",
-    "latency": "500 ns",
-    "energy": "5 pJ/b",
-}
 
 
 def flash_tier() -> FlashTier:
