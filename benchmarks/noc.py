@@ -19,8 +19,8 @@ from pathlib import Path
 
 from archsim.config.loading import load_spec, resolve_preset
 from archsim.fabric.noc import RouterNetwork, build_network
-from archsim.fabric.noc_measure import Generator, load
 from archsim.fabric.noc_spec import NocSpec
+from archsim.fabric.noc_traffic import Generator, load
 
 BOOKSIM_FASTEST, BOOKSIM_SLOWEST = 9e3, 2e3
 """Cycles per second of BookSim 2, at the lowest load and next to saturation."""

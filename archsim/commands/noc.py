@@ -11,13 +11,8 @@ from typing import TYPE_CHECKING, Any
 from archsim.config.errors import UserError
 from archsim.config.loading import load_spec, resolve_preset
 from archsim.fabric.noc import build_network
-from archsim.fabric.noc_measure import (
-    LoadPoint,
-    Saturation,
-    find_saturation,
-    measure,
-    zero_load_latency_cycles,
-)
+from archsim.fabric.noc_measure import Saturation, find_saturation, measure, zero_load_latency_cycles
+from archsim.fabric.noc_point import LoadPoint
 from archsim.fabric.noc_spec import NocSpec, Pattern
 
 if TYPE_CHECKING:

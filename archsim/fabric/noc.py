@@ -121,6 +121,13 @@ class NetworkRun:
         return int(self.state[layout.IN_FLIGHT])
 
     @property
+    def idle(self) -> NDArray[np.bool_]:
+        """Of each node, whether it has nothing (more) to send."""
+        q = self._network.network
+        heads = q.sources_at + (np.arange(q.nodes) << layout.SOURCE_BITS) + layout.QUEUE_HEAD
+        return np.asarray(self.state[heads] < 0)
+
+    @property
     def log(self) -> Ints:
         """Moves of flits so far: cycle, kind, where from, virtual channel taken, packet, flit of the packet."""
         return self._log[: int(self.state[layout.LOG_LENGTH])]

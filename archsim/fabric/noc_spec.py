@@ -197,8 +197,9 @@ class MeasurementSpec(Spec):
     latency, packets under way at their age included, exceeds `latency_limit_cycles`, or if `most_samples` in all are
     not enough. `runs` measures a point so many times, with the seeds that follow each other, for mean and spread.
 
-    The procedure `booksim` has a fixed warm-up of `warm_up_samples`; its own defaults are `sample_cycles: 1000`, which
-    makes its numbers scatter, and for everything else those that are here too.
+    The procedure `booksim` draws its packets, takes its samples and drains as BookSim 2 does, so that the same seed
+    gives the same numbers. It has a fixed warm-up of `warm_up_samples`, 3 unless given. Its default there of
+    `sample_cycles: 1000` makes a short measurement, which scatters; the other defaults are the same here and there.
     """
 
     procedure: Procedure = Procedure.STEADY
@@ -293,6 +294,12 @@ class NocSpec(Spec):
             raise UserError(f"pattern {pattern} on a {self.topology.kind}", expected="a mesh, a torus or a ring")
         if pattern is Pattern.UNIFORM_OTHERS and nodes == 1:
             raise UserError("pattern uniform_others with one node", expected="at least two nodes")
+        drawn_otherwise = (Pattern.UNIFORM_OTHERS, Pattern.HOTSPOT)
+        if self.measurement.procedure is Procedure.BOOKSIM and pattern in drawn_otherwise:
+            raise UserError(
+                f"pattern {pattern} with the procedure booksim, which draws packets as BookSim 2 does",
+                expected="pattern: uniform or one with a fixed destination for each node, or procedure: steady",
+            )
         if any(node >= nodes for node in self.traffic.hotspots):
             raise UserError(f"hotspot {max(self.traffic.hotspots)} isn't there", expected=f"nodes 0 to {nodes - 1}")
 

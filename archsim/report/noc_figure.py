@@ -10,7 +10,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from archsim.config.errors import UserError
-from archsim.fabric.noc_measure import LoadPoint, Saturation
+from archsim.fabric.noc_measure import Saturation
+from archsim.fabric.noc_point import LoadPoint
 from archsim.report.style import ACCENT, GRID, INK, MUTED, PEAK
 
 _LOOK: Any = {

@@ -141,6 +141,7 @@ def test_a_hotspot_saturates_first(small: Path) -> None:
         (["topology.size=[1]"], "2 to 4096 nodes"),
         (["measurement.warm_up_samples=3"], "expected procedure: booksim, or no warm_up_samples"),
         (["measurement.procedure=booksim", "measurement.warm_up_samples=9"], "most_samples of at least their sum"),
+        (["measurement.procedure=booksim", "traffic.pattern=uniform_others"], "pattern: uniform or one with a fixed"),
         (["measurement.procedure=booksimm"], "did you mean 'booksim'?"),
     ],
 )

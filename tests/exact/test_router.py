@@ -23,8 +23,9 @@ from noc_cases import (
 from archsim.config.errors import UserError
 from archsim.fabric.noc import build_network
 from archsim.fabric.noc_checker import check_moves
-from archsim.fabric.noc_measure import Generator, load, zero_load_latency_cycles
+from archsim.fabric.noc_measure import zero_load_latency_cycles
 from archsim.fabric.noc_spec import NocSpec
+from archsim.fabric.noc_traffic import Generator, load
 from archsim.kernels.router_state import DELIVERED, EJECT, HOP, INJECT
 
 SEEDS = st.integers(0, 2**32 - 1)
