@@ -49,6 +49,7 @@ class LoadPoint:
 
 def together(points: Sequence[LoadPoint]) -> LoadPoint:
     """Several runs of one point as one point."""
+
     def mean(values: Iterable[float]) -> float:
         return sum(values) / len(points)
 
