@@ -264,7 +264,7 @@ def _channel_label(members: Sequence[int]) -> str:
 
 def _operator_energies(system: SystemSpec, records: Sequence[OperatorRecord]) -> list[dict[str, float]]:
     """Energy by component of one device for each operator, within the board's power limit."""
-    table, power = system.energy_table, system.device.power
+    table, power = system.energy_table, system.device.board_power
     tiers, pim = system.device.tiers, system.device.pim
     return [
         within_limit(energy_pj(record.counts, record.duration_fs, table, power, tiers, pim), record.duration_fs, power)
@@ -282,7 +282,7 @@ def _energy(
     """Energy by component of all devices over a phase.
 
     Time between operators (a server waiting for requests) draws idle power."""
-    table, power = system.energy_table, system.device.power
+    table, power = system.energy_table, system.device.board_power
     energy: dict[str, float] = {}
     for part in energies:
         for name, amount in part.items():
@@ -357,7 +357,7 @@ class KernelPredictor:
         trace = OperatorTrace("kernel", (operator,), 1, 1, 1)
         self._machine.restart()
         (record,) = self._machine.run(trace)
-        power = self._system.device.power
+        power = self._system.device.board_power
         device = self._system.device
         energy = energy_pj(
             record.counts, record.duration_fs, self._system.energy_table, power, device.tiers, device.pim
@@ -373,7 +373,7 @@ class KernelPredictor:
             raise UserError("this system has no link, so there are no collectives", expected="a system with `link`")
         done = collective(operation, devices, message_bytes, link, fmt=fmt)
         counts = Counts(link_bytes=done.link_bytes)
-        energy = energy_pj(counts, done.total_fs, self._system.energy_table, self._system.device.power)
+        energy = energy_pj(counts, done.total_fs, self._system.energy_table, self._system.device.board_power)
         return done.total_fs, total_pj(energy)
 
 

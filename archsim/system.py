@@ -35,6 +35,7 @@ from archsim.fabric.memory_network import MemoryFlow, MemoryNetworkSpec, hop_pj_
 from archsim.memory.layout import InterleaveSpec, Layout
 from archsim.memory.pim_memory import PimMemorySpec
 from archsim.memory.sram import SramSpec
+from archsim.memory.sram_buffer import SramBufferSpec
 from archsim.memory.sram_memory import SramMemorySpec
 from archsim.memory.standard import ControllerSpec, DramStandard
 from archsim.memory.tiers import MAIN_TIER, PlacementSpec, TierSpec
@@ -119,6 +120,16 @@ MemorySpec = Annotated[
 """A device's main memory: DRAM unless its `kind` says otherwise."""
 
 
+def _buffer_kind(written: Any) -> Any:
+    return written.get("kind", "numbers") if isinstance(written, Mapping) else getattr(written, "kind", "numbers")
+
+
+BufferSpec = Annotated[
+    Annotated[OnChipBufferSpec, Tag("numbers")] | Annotated[SramBufferSpec, Tag("sram")], Discriminator(_buffer_kind)
+]
+"""A device's on-chip buffer: by its numbers, or `kind: sram` out of a technology."""
+
+
 class LaunchSpec(Spec):
     """What software adds: `kernel` per kernel launch; `graph_replay` once per replay of a captured graph, which only
     the comparison with measured kernels adds to single operators."""
@@ -159,7 +170,7 @@ class DeviceSpec(Spec):
     placement: PlacementSpec = PlacementSpec()
     matrix: MatrixEngineSpec
     vector: VectorEngineSpec
-    buffer: OnChipBufferSpec
+    buffer: BufferSpec
     attention: AttentionKernelSpec
     launch: LaunchSpec
     noc: BytesPerSecond
@@ -167,6 +178,13 @@ class DeviceSpec(Spec):
     prefetch: bool = False
     stream_window: ByteCount | None = None
     power: PowerSpec
+
+    @property
+    def board_power(self) -> PowerSpec:
+        """`power`, with what keeping the data of an on-chip buffer out of leaky cells takes all the time."""
+        if not isinstance(self.buffer, SramBufferSpec):
+            return self.power
+        return self.power.model_copy(update={"idle": self.power.idle + self.buffer.technology.refresh_watts})
 
     @property
     def window_bytes(self) -> int:
@@ -284,9 +302,9 @@ class EnergyTableSpec(Spec):
         return self.mac[fmt]
 
 
-def _sram_energy(sram: SramSpec) -> HbmEnergySpec:
-    """Accesses of SRAM in the form of memory commands: a word is the burst, nothing is activated or refreshed, and the
-    wires to the engines take the place of pins."""
+def _sram_energy(sram: SramSpec, chips: int) -> HbmEnergySpec:
+    """Accesses of SRAM in the form of memory commands: a word is the burst, nothing is activated, a refresh is of all
+    banks, and the wires to the engines take the place of pins."""
     word_bits = 8 * sram.word
     return HbmEnergySpec.model_construct(
         row=sram.word,
@@ -294,7 +312,7 @@ def _sram_energy(sram: SramSpec) -> HbmEnergySpec:
         activate=0.0,
         read=word_bits * sram.energy.read,
         write=word_bits * sram.energy.write,
-        refresh_all_bank=0.0,
+        refresh_all_bank=chips * sram.refresh_bits * (sram.energy.read + sram.energy.write),
         refresh_per_bank=0.0,
         io=sram.energy.wire,
     )
@@ -324,7 +342,7 @@ class SystemSpec(Spec):
             return known
         memory = self.device.memory
         if isinstance(memory, SramMemorySpec):
-            return known.model_copy(update={"hbm": _sram_energy(memory.technology)})
+            return known.model_copy(update={"hbm": _sram_energy(memory.technology, memory.chips)})
         technology = memory.technology
         band = technology.energy_band
         assert band is not None, "checked when the system was read"

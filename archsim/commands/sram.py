@@ -49,6 +49,7 @@ class SramReport:
             ("  building tables", f"{run.build_cycles:,}"),
             ("  reading weights", f"{run.weight_cycles:,}"),
             ("  looking up", f"{run.lookup_cycles:,}, of which bank conflicts {run.conflict_cycles:,}"),
+            *([("  refresh", f"{run.refresh_cycles:,}")] if self.spec.refresh is not None else []),
             ("tables", f"{counts.tables:,}, {counts.table_words:,} words written"),
             ("look-ups", f"{counts.lookups:,}"),
             ("weights read", f"{counts.weight_words:,} words"),

@@ -14,7 +14,7 @@ from pydantic import field_validator
 
 from archsim.compute.arithmetic import ceil_div
 from archsim.compute.matrix import PARTIAL_SUM_BYTES, MatrixEngineSpec, TileWork, tile_fs
-from archsim.compute.onchip import OnChipBufferSpec
+from archsim.compute.onchip import OnChipBuffer
 from archsim.compute.vector import VectorEngineSpec
 from archsim.config.errors import UserError
 from archsim.config.quantities import PositiveFloat, PositiveInt
@@ -76,7 +76,7 @@ class AttentionEngines:
 
     matrix: MatrixEngineSpec
     vector: VectorEngineSpec
-    buffer: OnChipBufferSpec
+    buffer: OnChipBuffer
     kernel: AttentionKernelSpec
     access_latency_fs: int
 

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import field_validator
 
 from archsim.compute.arithmetic import FS_PER_SECOND, ceil_div
-from archsim.compute.onchip import OnChipBufferSpec
+from archsim.compute.onchip import OnChipBuffer
 from archsim.config.errors import UserError, listed, nearest_name
 from archsim.config.quantities import FlopPerSecond, Fraction01, FrequencyHz, PositiveInt
 from archsim.config.schema import Spec
@@ -101,7 +101,7 @@ def gemm_work(
     shape: GemmShape,
     fmt: str,
     engine: MatrixEngineSpec,
-    buffer: OnChipBufferSpec,
+    buffer: OnChipBuffer,
     access_latency_fs: int,
     stream_fs: int = 0,
 ) -> TileWork:

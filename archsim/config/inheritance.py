@@ -195,7 +195,7 @@ def _tokens(path: str) -> list[str | int]:
 
 def _assign(node: Node | None, keys: list[str | int], value: Node, path: str) -> Node:
     if not keys:
-        return value if node is None else merge(node, value)
+        return value if node is None or _gets_a_kind(node, value) else merge(node, value)
     if node is None:
         return Node({str(keys[0]): _assign(None, keys[1:], value, path)}, value.file, None, OVERRIDE)
     if isinstance(node.value, list):

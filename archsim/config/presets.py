@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from archsim.config.errors import UserError, listed, nearest_name
@@ -24,9 +24,10 @@ def resolve_preset(name: str, folder: Path, search: Sequence[Path] = ()) -> Path
     """The file that a preset's name means.
 
     Looked up (1) as a path relative to `folder` (the folder of the file that names it), with or without .yaml,
-    (2) anywhere below the folders of `search`, then below the shipped hwconfigs/: by file name without .yaml,
-    or by its last folders too ("memory/hbm3e"). Raises UserError naming the nearest presets, or, for a name that
-    several files share, all of them.
+    (2) in the folders of `search` and anywhere below their own hwconfigs/ (a folder of a user's may hold anything, so
+    nothing else below it is looked at), (3) anywhere below the shipped hwconfigs/: by file name without .yaml, or by
+    its last folders too ("memory/hbm3e"). Raises UserError naming the nearest presets, or, for a name that several
+    files share, all of them.
     """
     for relative in _spellings(name):
         candidate = folder / relative
@@ -34,8 +35,8 @@ def resolve_preset(name: str, folder: Path, search: Sequence[Path] = ()) -> Path
             return candidate
     if Path(name).is_absolute() or name.startswith("."):
         raise UserError(f"there is no file '{name}'", nearest=nearest_name(Path(name).stem, _stems(folder)))
-    for root in (*search, data_root() / "hwconfigs"):
-        found = [path for path in _presets_below(root) if _matches(path, name)]
+    for root, presets in _places(search):
+        found = [path for path in presets if _matches(path, name)]
         if len(found) > 1:
             choices = ", ".join(path.relative_to(root).with_suffix("").as_posix() for path in found)
             raise UserError(f"'{name}' names several presets", expected=f"one of {choices}")
@@ -46,16 +47,24 @@ def resolve_preset(name: str, folder: Path, search: Sequence[Path] = ()) -> Path
 
 
 def preset_names(search: Sequence[Path] = ()) -> set[str]:
-    """The names of all presets below `search` and the shipped hwconfigs/."""
-    return {path.stem for root in (*search, data_root() / "hwconfigs") for path in _presets_below(root)}
+    """The names of all presets in the folders of `search`, their hwconfigs/ and the shipped hwconfigs/."""
+    return {path.stem for _, presets in _places(search) for path in presets}
+
+
+def _places(search: Sequence[Path]) -> Iterator[tuple[Path, list[Path]]]:
+    """Folders to look in, in order, each with its presets."""
+    for folder in search:
+        yield folder, [*_presets_in(folder.glob("*")), *_presets_in((folder / "hwconfigs").rglob("*"))]
+    shipped = data_root() / "hwconfigs"
+    yield shipped, _presets_in(shipped.rglob("*"))
 
 
 def _spellings(name: str) -> list[str]:
     return [name] if name.endswith(_SUFFIXES) else [name + suffix for suffix in _SUFFIXES]
 
 
-def _presets_below(root: Path) -> list[Path]:
-    return sorted(path for path in root.rglob("*") if path.suffix in _SUFFIXES) if root.is_dir() else []
+def _presets_in(paths: Iterable[Path]) -> list[Path]:
+    return sorted(path for path in paths if path.suffix in _SUFFIXES)
 
 
 def _matches(path: Path, name: str) -> bool:
@@ -64,4 +73,4 @@ def _matches(path: Path, name: str) -> bool:
 
 
 def _stems(folder: Path) -> set[str]:
-    return {path.stem for path in folder.glob("*") if path.suffix in _SUFFIXES} if folder.is_dir() else set()
+    return {path.stem for path in _presets_in(folder.glob("*"))}

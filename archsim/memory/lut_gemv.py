@@ -88,13 +88,14 @@ class LutCounts:
 @dataclass(frozen=True, slots=True)
 class LutRun:
     """Counts, and the cycles of the busiest slice by what its ports did; `conflict_cycles` of the look-ups are part of
-    theirs. `multiplying_cycles` is what reading the weights alone would take."""
+    theirs, `refresh_cycles` come on top. `multiplying_cycles` is what reading the weights alone would take."""
 
     counts: LutCounts
     build_cycles: int
     weight_cycles: int
     lookup_cycles: int
     conflict_cycles: int
+    refresh_cycles: int
     latency_cycles: int
     multiplying_cycles: int
     energy_pj: float
@@ -103,7 +104,8 @@ class LutRun:
     @property
     def cycles(self) -> int:
         """From the first write to the last word."""
-        return self.build_cycles + self.weight_cycles + self.lookup_cycles + self.latency_cycles
+        working = self.build_cycles + self.weight_cycles + self.lookup_cycles
+        return working + self.refresh_cycles + self.latency_cycles
 
 
 def run_lut_gemv(spec: SramSpec, product: LutGemv, weights: Int64 | None = None, seed: int = 0) -> LutRun:
@@ -127,16 +129,20 @@ def run_lut_gemv(spec: SramSpec, product: LutGemv, weights: Int64 | None = None,
     words = lookup_words(spec, product, indices[:, :, :per_slice])
     cycles = busiest_cycles(spec, words, spec.read_lanes)
     ideal = Strided(0, len(words)).groups(spec).cycles
+    looking_up = product.batch * int(cycles.sum())
+    working = build + reading + looking_up
+    ports = spec.port_time
     counts = _counts(product, busy_slices, weight_words)
     direct = SramCounts(reads=weight_words)
     return LutRun(
         counts=counts,
         build_cycles=build,
         weight_cycles=reading,
-        lookup_cycles=product.batch * int(cycles.sum()),
-        conflict_cycles=product.batch * (int(cycles.sum()) - ideal),
+        lookup_cycles=looking_up,
+        conflict_cycles=looking_up - product.batch * ideal,
+        refresh_cycles=ports.cycle(working) - working,
         latency_cycles=spec.latency_cycles,
-        multiplying_cycles=reading + spec.latency_cycles,
+        multiplying_cycles=ports.cycle(reading) + spec.latency_cycles,
         energy_pj=_energy_pj(spec, counts),
         multiplying_pj=spec.energy_pj(direct) * busy_slices / spec.slices,
     )

@@ -8,6 +8,8 @@ The policy, which the driver (sram_device.py) and the cycle-by-cycle oracle (sra
 - The front end takes the accesses of a stream in groups of `read_lanes` (or `write_lanes`), in order. A group's
   accesses queue at their banks; the next group starts when the last of them has left its port.
 - A word arrives `latency_cycles` (array and wires, rounded up) after it has left its port.
+- Cells that leak (gain cells) are refreshed: the last `cycles` of every interval all ports stand still, wherever they
+  are in an access. Time that ports don't stand still is `PortTime`; all the rest is counted in it.
 - Streams of a transfer follow each other without a gap, and so do transfers, in the order of their submission.
 
 So a group takes max over banks of ceil(accesses of the bank / ports) x bank_cycles. With a stride s, any n consecutive
@@ -22,16 +24,55 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
 from math import gcd
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from pydantic import model_validator
 
 from archsim.config.errors import UserError
 from archsim.config.schema import Spec
-from archsim.config.units import ByteCount, FrequencyHz, PicojoulePerBit, PositiveInt, TimeFs
+from archsim.config.units import ByteCount, FrequencyHz, PicojoulePerBit, PositiveInt, TimeFs, format_time_fs
+
+Cycles = TypeVar("Cycles", int, np.ndarray)
 
 FS_PER_SECOND = 10**15
+FS_PER_PJ_AND_WATT = 1000
+"""One watt is one picojoule in this many femtoseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortTime:
+    """Cycles in which ports work: all but the last `stopped` of every `interval` (0: never stopped).
+
+    Both ways work on ints and on int64 arrays."""
+
+    interval: int
+    stopped: int
+
+    @property
+    def share(self) -> Fraction:
+        """Of all time."""
+        return Fraction(self.interval - self.stopped, self.interval) if self.interval else Fraction(1)
+
+    def worked(self, cycle: Cycles) -> Cycles:
+        """Cycles before `cycle` in which ports worked."""
+        if not self.interval:
+            return cycle
+        working = self.interval - self.stopped
+        into = cycle % self.interval
+        worked: Cycles = cycle // self.interval * working + into - (into > working) * (into - working)
+        return worked
+
+    def cycle(self, worked: Cycles) -> Cycles:
+        """The first cycle before which ports have worked so many."""
+        if not self.interval:
+            return worked
+        cycle: Cycles = worked + (worked > 0) * ((worked - 1) // (self.interval - self.stopped)) * self.stopped
+        return cycle
+
+    def refreshes(self, cycle: int) -> int:
+        """Refreshes that have ended by then."""
+        return cycle // self.interval if self.interval else 0
 
 
 class SramEnergySpec(Spec):
@@ -42,10 +83,21 @@ class SramEnergySpec(Spec):
     wire: PicojoulePerBit
 
 
+class SramRefreshSpec(Spec):
+    """What keeps cells that leak: within `retention` each of the `rows` of an array is read and written back once.
+
+    All arrays of all banks do the same row at a time, which stops their ports for `cycles`."""
+
+    retention: TimeFs
+    rows: PositiveInt
+    cycles: PositiveInt
+
+
 class SramSpec(Spec):
     """An SRAM of `capacity` bytes in all its slices; see the module's own text for what the numbers mean.
 
-    `array_latency` is the bank's, `wire_latency` that of the way between bank and engine."""
+    `array_latency` is the bank's, `wire_latency` that of the way between bank and engine. Without `refresh` its cells
+    hold their data by themselves."""
 
     kind: Literal["sram"]
     name: str
@@ -61,9 +113,16 @@ class SramSpec(Spec):
     array_latency: TimeFs
     wire_latency: TimeFs
     energy: SramEnergySpec
+    refresh: SramRefreshSpec | None = None
 
     @model_validator(mode="after")
     def _check(self) -> SramSpec:
+        if self.refresh is not None and self.port_time.interval <= self.refresh.cycles:
+            raise UserError(
+                f"{self.refresh.rows} rows in {format_time_fs(self.refresh.retention)} are one in "
+                f"{self.port_time.interval} cycles, and each takes {self.refresh.cycles}",
+                expected="a longer retention, fewer rows or fewer cycles",
+            )
         row = self.slices * self.banks * self.word
         if self.capacity % row:
             raise UserError(
@@ -76,6 +135,26 @@ class SramSpec(Spec):
     def tick_fs(self) -> Fraction:
         """Femtoseconds of a clock cycle."""
         return Fraction(FS_PER_SECOND, self.clock)
+
+    @property
+    def port_time(self) -> PortTime:
+        """When ports work, and when a refresh stops them."""
+        if self.refresh is None:
+            return PortTime(0, 0)
+        return PortTime(int(self.refresh.retention / self.refresh.rows / self.tick_fs), self.refresh.cycles)
+
+    @property
+    def refresh_bits(self) -> float:
+        """Bits of all slices that one refresh reads and writes back, a mean."""
+        return 0.0 if self.refresh is None else 8 * self.capacity / self.refresh.rows
+
+    @property
+    def refresh_watts(self) -> float:
+        """What keeping the data takes: every bit read and written once per `retention`."""
+        if self.refresh is None:
+            return 0.0
+        each_pj = 8 * self.capacity * (self.energy.read + self.energy.write)
+        return each_pj * FS_PER_PJ_AND_WATT / self.refresh.retention
 
     @property
     def words(self) -> int:
@@ -224,9 +303,12 @@ class ListedGroups:
 
 @dataclass(slots=True)
 class SramCounts:
-    """Events of one slice. busy_cycles = what groups would take without conflicts + conflict_cycles."""
+    """Events of one slice. busy_cycles = what groups would take without conflicts + conflict_cycles.
+
+    `refresh_cycles` are those in which a refresh stopped a stream."""
 
     reads: int = 0
     writes: int = 0
     busy_cycles: int = 0
     conflict_cycles: int = 0
+    refresh_cycles: int = 0

@@ -12,15 +12,18 @@ from archsim.memory.sram import Gathered, Groups, SramCounts, SramSpec, Stream, 
 
 @dataclass(slots=True)
 class _Running:
-    """A stream under way: when it started and how many of its groups have been counted."""
+    """A stream under way: when it started and what of it has been counted. `start` is in cycles that ports worked,
+    `ready` is the cycle in which it could have started."""
 
     job: int
     stream: Stream
     groups: Groups
     last_of_job: bool
     start: int = -1
+    ready: int = -1
     counted: int = 0
     counted_cycles: int = 0
+    counted_refresh: int = 0
 
 
 class SramDevice:
@@ -31,8 +34,10 @@ class SramDevice:
     def __init__(self, spec: SramSpec) -> None:
         self.spec = spec
         self.counts = SramCounts()
+        self._ports = spec.port_time
         self._now = 0
-        self._free = 0  # the cycle from which the front end takes the next stream
+        self._free = 0  # the front end takes the next stream once ports have worked so many cycles,
+        self._ready = 0  # which, but for a refresh, is in this cycle
         self._jobs = 0
         self._queue: deque[_Running] = deque()
         self._arriving: deque[Completion] = deque()
@@ -66,7 +71,8 @@ class SramDevice:
         moving = [stream for stream in streams if stream.accesses]
         for stream in moving:
             self._queue.append(_Running(job, stream, stream.groups(self.spec), stream is moving[-1]))
-        self._free = max(self._free, self._now)
+        self._free = max(self._free, self._ports.worked(self._now))
+        self._ready = max(self._ready, self._now)
         return job
 
     def advance(self, until: int | None = None) -> Completion | None:
@@ -85,18 +91,18 @@ class SramDevice:
 
     def _free_after_head(self) -> int:
         head = self._queue[0]
-        return (self._free if head.start < 0 else head.start) + head.groups.cycles
+        return self._ports.cycle((self._free if head.start < 0 else head.start) + head.groups.cycles)
 
     def _finish_head(self) -> None:
         """The front end is through with the first stream; its last word is on its way."""
         head = self._queue[0]
         self._start(head)
-        end = head.start + head.groups.cycles
-        self._count(head, end)
+        self._free = head.start + head.groups.cycles
+        self._ready = self._ports.cycle(self._free)
+        self._count(head, self._ready)
         self._queue.popleft()
-        self._free = end
         if head.last_of_job:
-            self._arriving.append(Completion(head.job, end + self.spec.latency_cycles))
+            self._arriving.append(Completion(head.job, self._ready + self.spec.latency_cycles))
 
     def _move_to(self, tick: int) -> None:
         """Let time pass; groups that end on the way are counted."""
@@ -109,10 +115,10 @@ class SramDevice:
 
     def _start(self, head: _Running) -> None:
         if head.start < 0:
-            head.start = self._free
+            head.start, head.ready = self._free, self._ready
 
     def _count(self, head: _Running, tick: int) -> None:
-        elapsed = tick - head.start
+        elapsed = self._ports.worked(tick) - head.start
         ended = head.groups.ended(elapsed)
         lanes = self.spec.lanes(head.stream.write)
         served = min(ended * lanes, head.stream.accesses) - min(head.counted * lanes, head.stream.accesses)
@@ -122,6 +128,8 @@ class SramDevice:
             self.counts.reads += served
         cycles = min(elapsed, head.groups.cycles)
         self.counts.busy_cycles += cycles - head.counted_cycles
+        stopped = tick - head.ready - cycles
+        self.counts.refresh_cycles += stopped - head.counted_refresh
         if elapsed >= head.groups.cycles:
             groups = head.groups.ended(head.groups.cycles)
             whole = head.stream.accesses // lanes
@@ -129,7 +137,7 @@ class SramDevice:
             if groups > whole:
                 ideal += group_cycles(self.spec, head.stream.accesses - whole * lanes, 1)
             self.counts.conflict_cycles += head.groups.cycles - ideal
-        head.counted, head.counted_cycles = ended, cycles
+        head.counted, head.counted_cycles, head.counted_refresh = ended, cycles, stopped
 
     def _check(self, stream: Stream) -> None:
         words = (stream.addresses if isinstance(stream, Gathered) else _ends(stream)) if stream.accesses else ()

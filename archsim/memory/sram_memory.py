@@ -2,7 +2,7 @@
 
     memory: {kind: sram, technology: sram_groq_lpu, capacity: 220 MiB}
 
-Operators read their operands in place; there is nothing to activate or to refresh, and nothing to prefetch. A model
+Operators read their operands in place; there is nothing to activate and nothing to prefetch. A model
 that needs more than one chip lies on a `row` of them, each with its share of the layers. One batch goes from chip to
 chip: the row has the capacity of all its chips and, at any time, the bandwidth of one.
 """
@@ -23,7 +23,7 @@ from archsim.config.units import ByteCount, BytesPerSecond, Dimension, PositiveI
 from archsim.kernels.timing import COUNT_WORDS, Count
 from archsim.memory.device import Completion, Range, Transfer
 from archsim.memory.layout import Shares
-from archsim.memory.sram import SramCounts, SramSpec, Strided
+from archsim.memory.sram import PortTime, SramCounts, SramSpec, Strided
 from archsim.memory.sram_device import SramDevice
 from archsim.records import Counts
 
@@ -192,9 +192,11 @@ class SramMemory:
         start = self.now
         self._device.submit(*self._streams(transfer.ranges))
         reads = self._cycles([data for data in transfer.ranges if not data.write])
-        done = start + reads + self._cycles([data for data in transfer.ranges if data.write])
+        writes = self._cycles([data for data in transfer.ranges if data.write])
         latency = self.spec.technology.latency_cycles
-        end = max(done + latency, _consumed(start, reads, latency, transfer))
+        ports = self.spec.technology.port_time
+        done = max(start, ports.cycle(ports.worked(start) + reads + writes))
+        end = max(done + latency, _consumed(ports, start, reads, latency, transfer))
         self._latency_cycles += latency * self.spec.technology.slices * sum(data.bursts for data in transfer.ranges)
         self._job = _Job(self._jobs, done + latency, end)
         self._jobs += 1
@@ -251,7 +253,9 @@ class SramMemory:
         vector[Count.WR] = counts.writes * technology.slices
         vector[Count.BUSY] = counts.busy_cycles - counts.conflict_cycles
         vector[Count.ROW] = counts.conflict_cycles
-        vector[Count.IDLE] = max(0, self.now - counts.busy_cycles)
+        vector[Count.REFAB] = technology.port_time.refreshes(self.now)
+        vector[Count.REFRESH] = counts.refresh_cycles
+        vector[Count.IDLE] = max(0, self.now - counts.busy_cycles - counts.refresh_cycles)
         vector[Count.LATENCY] = self._latency_cycles
         return vector
 
@@ -269,6 +273,8 @@ class SramMemory:
         counts.dram_latency_ticks += int(delta[Count.LATENCY])
         counts.dram_busy_ticks += int(delta[Count.BUSY])
         counts.dram_row_ticks += int(delta[Count.ROW])
+        counts.dram_refreshes_all_bank += int(delta[Count.REFAB])
+        counts.dram_refresh_ticks += int(delta[Count.REFRESH])
         counts.dram_idle_ticks += int(delta[Count.IDLE])
 
     @property
@@ -281,11 +287,12 @@ class SramMemory:
         return f"SRAM, cycle {self.now}: {'no transfer' if self._job is None else f'job {self._job.number}'}"
 
 
-def _consumed(start: int, read_cycles: int, latency: int, transfer: Transfer) -> int:
+def _consumed(ports: PortTime, start: int, read_cycles: int, latency: int, transfer: Transfer) -> int:
     """The cycle in which the last tile ends: the longest way through arrivals and tiles that follow each other."""
     tiles = transfer.tiles
     if not tiles:
         return start
     arrived = np.arange(1, tiles + 1, dtype=np.int64)
-    ready = -(-arrived * read_cycles // tiles) + (latency if read_cycles else 0)
-    return start + int((ready + (tiles + 1 - arrived) * transfer.tile_ticks).max())
+    left = np.maximum(start, ports.cycle(ports.worked(start) - (-arrived * read_cycles // tiles)))
+    ready = left + (latency if read_cycles else 0)
+    return int((ready + (tiles + 1 - arrived) * transfer.tile_ticks).max())

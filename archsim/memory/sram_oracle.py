@@ -13,8 +13,9 @@ def walk(spec: SramSpec, streams: Sequence[Stream]) -> tuple[list[int], list[int
 
     (cycle in which each stream's last word arrives; by bank, the busy cycles of all its ports)."""
     queues: list[deque[int]] = [deque() for _ in range(spec.banks)]
-    ports = [[0] * spec.ports for _ in range(spec.banks)]  # the cycle from which each port is free
+    left = [[0] * spec.ports for _ in range(spec.banks)]  # cycles that each port's access still takes
     busy = [0] * spec.banks
+    interval, stopped = _refresh(spec)
     arrivals = []
     cycle = 0
     for stream in streams:
@@ -27,14 +28,27 @@ def walk(spec: SramSpec, streams: Sequence[Stream]) -> tuple[list[int], list[int
                 queues[word % spec.banks].append(word)
                 issued += 1
             # One group: until every queue is empty and every port has let go of its access.
-            while any(queues) or any(free > cycle for bank in ports for free in bank):
+            while any(queues) or any(cycles for bank in left for cycles in bank):
+                standing_still = interval > 0 and cycle % interval >= interval - stopped
+                cycle += 1
+                if standing_still:
+                    continue
                 for bank, queue in enumerate(queues):
                     for port in range(spec.ports):
-                        if queue and ports[bank][port] <= cycle:
+                        if queue and not left[bank][port]:
                             queue.popleft()
-                            ports[bank][port] = cycle + spec.bank_cycles
+                            left[bank][port] = spec.bank_cycles
                             busy[bank] += spec.bank_cycles
-                            last = max(last, ports[bank][port] + spec.latency_cycles)
-                cycle += 1
+                        if left[bank][port]:
+                            left[bank][port] -= 1
+                            if not left[bank][port]:
+                                last = max(last, cycle + spec.latency_cycles)
         arrivals.append(last)
     return arrivals, busy
+
+
+def _refresh(spec: SramSpec) -> tuple[int, int]:
+    """Cycles from one refresh to the next, and of each; (0, 0) for cells that need none."""
+    if spec.refresh is None:
+        return 0, 0
+    return spec.refresh.retention * spec.clock // (spec.refresh.rows * 10**15), spec.refresh.cycles

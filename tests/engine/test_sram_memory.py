@@ -29,7 +29,11 @@ from archsim.workload.shapes import load_model
 PICOJOULES = {"read": "1 pJ/b", "write": "2 pJ/b", "wire": "0.5 pJ/b"}
 
 
-def memory(*, chips: int = 1, **changes: int) -> SramMemory:
+LEAKY = {"retention": "310 ns", "rows": 10, "cycles": 4}
+"""A refresh of four cycles in every 31."""
+
+
+def memory(*, chips: int = 1, **changes: object) -> SramMemory:
     """Three slices of 1000 words in each bank."""
     technology = {"kind": "sram", "name": "small", "slices": 3, "banks": 4, "ports": 1, "word": "8 B", "clock": "1 GHz",
                   "bank_cycles": 2, "read_lanes": 2, "write_lanes": 1, "array_latency": "3 ns", "wire_latency": "2 ns",
@@ -45,12 +49,17 @@ def end_by_walk(spec: SramSpec, transfer: Transfer) -> int:
     reads = [Strided(data.first_burst, data.bursts) for data in transfer.ranges if not data.write]
     writes = [Strided(data.first_burst, data.bursts, write=True) for data in transfer.ranges if data.write]
     arrivals, _ = walk(spec, [*reads, *writes])
-    latency = spec.latency_cycles
-    read_cycles = arrivals[len(reads) - 1] - latency if reads else 0
+    latency = spec.latency_cycles if reads else 0
+
+    def worked(cycle: int) -> int:
+        refreshed = 31 - 4 if spec.refresh is not None else 31
+        return sum(each % 31 < refreshed for each in range(cycle))
+
+    read_cycles = worked(arrivals[len(reads) - 1] - latency) if reads else 0
     cycle = ended = 0
     while ended < transfer.tiles:
-        # Tile k has its data when k / tiles of the read cycles are over and the words have come.
-        if (cycle - (latency if reads else 0)) * transfer.tiles >= (ended + 1) * read_cycles:
+        # Tile k has its data when k / tiles of the cycles that reads work are over and the words have come.
+        if cycle >= latency and worked(cycle - latency) * transfer.tiles >= (ended + 1) * read_cycles:
             ended += 1
             cycle += transfer.tile_ticks
         else:
@@ -65,6 +74,7 @@ def end_by_walk(spec: SramSpec, transfer: Transfer) -> int:
     tiles=st.integers(0, 12),
     tile_ticks=st.integers(1, 90),
     organisation=st.sampled_from([(4, 1, 2, 2), (4, 2, 1, 4), (3, 1, 1, 2), (1, 1, 3, 1)]),
+    refresh=st.sampled_from([None, LEAKY]),
 )
 def test_times_are_those_of_a_walk(
     reads: list[tuple[int, int]],
@@ -72,11 +82,12 @@ def test_times_are_those_of_a_walk(
     tiles: int,
     tile_ticks: int,
     organisation: tuple[int, int, int, int],
+    refresh: dict[str, object] | None,
 ) -> None:
     if not reads and not writes:
         return
     banks, ports, bank_cycles, lanes = organisation
-    sram = memory(banks=banks, ports=ports, bank_cycles=bank_cycles, read_lanes=lanes)
+    sram = memory(banks=banks, ports=ports, bank_cycles=bank_cycles, read_lanes=lanes, refresh=refresh)
     ranges = tuple(Range(*data) for data in reads) + tuple(Range(*data, write=True) for data in writes)
     transfer = Transfer(ranges, tiles, tile_ticks if tiles else 0)
     sram.submit(transfer)
@@ -84,6 +95,8 @@ def test_times_are_those_of_a_walk(
     assert done is not None
     assert done.tick == end_by_walk(sram.spec.technology, transfer)
     counts = sram.count_vector()
+    assert counts[Count.REFAB] == (done.tick // 31 if refresh else 0)
+    assert counts[Count.BUSY] + counts[Count.ROW] + counts[Count.REFRESH] + counts[Count.IDLE] == done.tick
     assert counts[Count.RD] == 3 * sum(bursts for _, bursts in reads)
     assert counts[Count.WR] == 3 * sum(bursts for _, bursts in writes)
 

@@ -16,7 +16,7 @@ from archsim.memory.sram import Gathered, SramSpec, Strided
 from archsim.memory.sram_oracle import walk
 
 
-def spec(**changes: int) -> SramSpec:
+def spec(**changes: object) -> SramSpec:
     """Three slices of four banks of 2000 words, two read lanes."""
     numbers = {
         "kind": "sram", "name": "small", "slices": 3, "banks": 4, "ports": 1, "word": "4 B", "clock": "1 GHz",
@@ -86,10 +86,16 @@ def test_it_multiplies_and_counts_as_loops_do(product: LutGemv, seed: int) -> No
 
 
 @settings(max_examples=40, deadline=None)
-@given(product=shapes, organisation=st.sampled_from([(4, 1, 2, 1), (4, 2, 4, 1), (3, 1, 2, 2), (1, 1, 1, 1)]))
-def test_cycles_are_those_of_a_walk(product: LutGemv, organisation: tuple[int, int, int, int]) -> None:
+@given(
+    product=shapes,
+    organisation=st.sampled_from([(4, 1, 2, 1), (4, 2, 4, 1), (3, 1, 2, 2), (1, 1, 1, 1)]),
+    refresh=st.sampled_from([None, {"retention": "130 ns", "rows": 10, "cycles": 3}]),
+)
+def test_cycles_are_those_of_a_walk(
+    product: LutGemv, organisation: tuple[int, int, int, int], refresh: dict[str, object] | None
+) -> None:
     banks, ports, lanes, bank_cycles = organisation
-    small = spec(banks=banks, ports=ports, read_lanes=lanes, bank_cycles=bank_cycles)
+    small = spec(banks=banks, ports=ports, read_lanes=lanes, bank_cycles=bank_cycles, refresh=refresh)
     weights = np.random.default_rng(1).integers(
         -(1 << (product.weight_bits - 1)), 1 << (product.weight_bits - 1), (product.outputs, product.inputs)
     )
@@ -101,6 +107,7 @@ def test_cycles_are_those_of_a_walk(product: LutGemv, organisation: tuple[int, i
     streams = [Strided(0, tables, write=True), Strided(tables, weight_words), Gathered(tuple(words.tolist()))]
     arrivals, _ = walk(small, streams)
     assert run.cycles == arrivals[-1]
+    assert (run.refresh_cycles > 0) == (refresh is not None and arrivals[-1] > 13)
 
 
 def test_a_batch_builds_and_looks_up_more_and_reads_weights_once() -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from archsim.config.errors import UserError
 from archsim.config.loading import data_root, load_spec, unsourced_numbers
 from archsim.memory.device import Completion
-from archsim.memory.sram import Gathered, SramCounts, SramSpec, Stream, Strided, group_cycles
+from archsim.memory.sram import Gathered, PortTime, SramCounts, SramSpec, Stream, Strided, group_cycles
 from archsim.memory.sram_device import SramDevice
 from archsim.memory.sram_oracle import walk
 
-PRESETS = sorted((data_root() / "hwconfigs" / "sram").glob("sram_*.yaml"))
+PRESETS = sorted((data_root() / "hwconfigs" / "sram").glob("*.yaml"))
 WORDS = 4096
 
 
@@ -43,6 +46,9 @@ def spec(**changes: object) -> SramSpec:
 def specs(draw: st.DrawFn) -> SramSpec:
     small = st.integers(1, 5)
     banks = draw(st.sampled_from([1, 2, 3, 4, 6, 8]))
+    cycles = draw(small)
+    interval = cycles + draw(st.integers(1, 12))
+    leaky = {"retention": f"{7 * interval} ns", "rows": 7, "cycles": cycles}
     return spec(
         capacity=f"{banks * WORDS * 4} B",
         banks=banks,
@@ -51,6 +57,7 @@ def specs(draw: st.DrawFn) -> SramSpec:
         read_lanes=draw(small),
         write_lanes=draw(small),
         wire_latency=f"{draw(st.integers(0, 5))} ns",
+        refresh=draw(st.sampled_from([None, leaky])),
     )
 
 
@@ -70,7 +77,7 @@ def test_every_stream_ends_when_the_walk_says(small: SramSpec, asked: list[Strea
     assert device.advance() is None
     assert device.counts.reads + device.counts.writes == sum(stream.accesses for stream in asked)
     assert sum(busy) == small.bank_cycles * sum(stream.accesses for stream in asked)
-    assert device.counts.busy_cycles + small.latency_cycles == arrivals[-1]
+    assert device.counts.busy_cycles + device.counts.refresh_cycles + small.latency_cycles == arrivals[-1]
     assert 0 <= device.counts.conflict_cycles <= device.counts.busy_cycles
 
 
@@ -95,6 +102,51 @@ def test_stops_on_the_way_change_nothing(small: SramSpec, asked: list[Stream], h
         plain.append(done)
     assert found == plain
     assert halting.counts == straight.counts
+
+
+@settings(deadline=None, max_examples=200)
+@given(specs(), st.lists(st.tuples(st.integers(0, 40), streams), min_size=1, max_size=4))
+def test_transfers_that_come_one_by_one(small: SramSpec, asked: list[tuple[int, Stream]]) -> None:
+    """A transfer starts when it comes, or when a refresh that is under way has ended, and waits for that alone."""
+    device, ports = SramDevice(small), small.port_time
+    for pause, stream in asked:
+        begin = device.now + pause
+        device.advance(begin)
+        device.submit(stream)
+        done = device.advance()
+        assert done is not None
+        worked = stream.groups(small).cycles
+        left_ports = done.tick - small.latency_cycles
+        assert ports.worked(left_ports) - ports.worked(begin) == worked
+        assert ports.worked(left_ports - 1) - ports.worked(begin) == worked - 1
+    assert device.counts.refresh_cycles <= device.now - device.counts.busy_cycles
+
+
+@given(st.integers(1, 40), st.integers(1, 8), st.integers(0, 400))
+def test_port_time_is_a_count_of_cycles(working: int, stopped: int, cycle: int) -> None:
+    ports = PortTime(working + stopped, stopped)
+    worked = sum(each % ports.interval < working for each in range(cycle))
+    assert ports.worked(cycle) == worked == ports.worked(np.array([cycle]))[0]
+    first = next(each for each in range(10**6) if ports.worked(each) == worked)
+    assert ports.cycle(worked) == first == ports.cycle(np.array([worked]))[0]
+    assert ports.refreshes(cycle) == cycle // ports.interval
+
+
+def test_a_gain_cell_by_hand() -> None:
+    """Ten cycles of work in twelve: thirty groups of a cycle each end behind two refreshes of two cycles."""
+    leaky = spec(refresh={"retention": "84 ns", "rows": 7, "cycles": 2})
+    device = SramDevice(leaky)
+    device.submit(Strided(0, 120))
+    assert device.advance() == Completion(0, 30 + 2 * 2 + 1)
+    assert device.counts == SramCounts(reads=120, busy_cycles=30, refresh_cycles=4)
+    assert leaky.port_time.share == Fraction(5, 6)
+    # 16 KiB read at 0.1 pJ/b and written at 0.2 pJ/b every 84 ns.
+    assert leaky.refresh_watts == pytest.approx(131072 * 0.3e-12 / 84e-9)
+
+
+def test_a_refresh_that_leaves_no_room_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"7 rows in 14 ns are one in 2 cycles, and each takes 2"):
+        spec(refresh={"retention": "14 ns", "rows": 7, "cycles": 2})
 
 
 def test_counts_on_the_way_are_those_of_the_groups_that_ended() -> None:
@@ -181,6 +233,7 @@ def test_a_long_read_reaches_the_peak(file: Path) -> None:
     done = device.advance()
     assert done is not None
     seconds = (done.tick - preset.latency_cycles) / preset.clock
-    assert words * preset.word * preset.slices / seconds == pytest.approx(float(preset.peak_bytes_per_second()))
+    rate = float(preset.peak_bytes_per_second() * preset.port_time.share)
+    assert words * preset.word * preset.slices / seconds == pytest.approx(rate, rel=2e-4)  # the last interval is cut
     random, _ = walk(preset, [Gathered((0,))])
     assert random == [1 + preset.latency_cycles]

@@ -58,6 +58,7 @@ PUBLISHED = {  # GB/s and GiB of a stack, a chip, a package or a DIMM
     "hbm3e_24gb_8hi": (800.0, 24),  # H200: six make 4.8 TB/s
     "hbm4_36gb_12hi": (2048.0, 36),  # JESD270-4: 2 TB/s
     "hybrid_bonded_8gb": (64 * 34, 8),  # IEDM 2020: 34 GB/s per 1 Gb
+    "monolithic_3d_48gb": (64 * 34, 48),  # arXiv 2603.12461: six times the bits in the area; the same bonds
     "lpddr5x_8gb_x64": (68.3, 8),  # 8533 Mb/s on 64 pins
 }
 PRESETS = sorted(MEMORY.glob("*.yaml"))
