@@ -12,9 +12,13 @@ from typing import Any
 from archsim.config.annotations import accepts_text, inner, spec_classes
 from archsim.config.errors import Problem, SpecError, UserError, show
 from archsim.config.presets import resolve_preset
+from archsim.config.schema import Spec
 from archsim.config.yamltree import Node, Scalar, parse_value, plain, read_yaml, with_sources
 
 OVERRIDE = "override"
+
+
+MOST_KEYS_SHOWN = 6
 
 
 class TreeReader:
@@ -63,8 +67,10 @@ class TreeReader:
         inherited = self.preset(base, path, chain)
         return own if inherited is None else merge(inherited, own)
 
-    def preset(self, name: Node, path: str, chain: tuple[Path, ...] = ()) -> Node | None:
-        """The tree of the preset that a node names; None, with a problem noted, if it can't be had."""
+    def preset(self, name: Node, path: str, chain: tuple[Path, ...] = (), keys: str | None = None) -> Node | None:
+        """The tree of the preset that a node names; None, with a problem noted, if it can't be had.
+
+        `keys` are those that could stand there instead of a name."""
         try:
             file = self._find(str(name.value), name.file)
             if file.resolve() in chain:
@@ -75,7 +81,7 @@ class TreeReader:
         except SpecError as error:
             self.problems += [problem for problem in error.problems if problem not in self.problems]
         except UserError as error:
-            self._complain(name, path, error.message, error.expected, error.nearest)
+            self._complain(name, path, error.message, keys or error.expected, error.nearest)
         return None
 
     def _find(self, name: str, named_in: str) -> Path:
@@ -93,7 +99,7 @@ class TreeReader:
     def inline(self, node: Node, annotation: Any, path: str = "") -> Node:
         """The tree with preset names replaced by the presets, wherever a spec and no text is due."""
         if isinstance(node.value, str) and spec_classes(annotation) and not accepts_text(annotation):
-            preset = self.preset(node, path)
+            preset = self.preset(node, path, keys=_keys_instead(annotation))
             return node if preset is None else self.inline(preset, annotation, path)
         if node.is_sourced:
             return node
@@ -111,6 +117,13 @@ class TreeReader:
             ]
             return Node(items, node.file, node.line, node.source)
         return node
+
+
+def _keys_instead(annotation: Any) -> str | None:
+    """ "a mapping with weights, kv", where one of few keys could stand; None where nobody would write it out."""
+    classes = spec_classes(annotation)
+    keys = [key for key in classes[0].model_fields if key not in Spec.model_fields] if len(classes) == 1 else []
+    return f"a mapping with {', '.join(keys)}" if 0 < len(keys) <= MOST_KEYS_SHOWN else None
 
 
 def merge(base: Node, child: Node) -> Node:

@@ -8,6 +8,8 @@ from pathlib import Path
 from archsim.config.errors import UserError, listed, nearest_name
 
 _SUFFIXES = (".yaml", ".yml")
+_LIKE = 0.7
+"""How like a name a preset's has to be to be suggested: there are so many that something is always a little like it."""
 
 
 def data_root() -> Path:
@@ -43,7 +45,9 @@ def resolve_preset(name: str, folder: Path, search: Sequence[Path] = ()) -> Path
         if found:
             return found[0]
     known = preset_names(search) | _stems(folder)
-    raise UserError(f"there is no preset '{name}'", expected=listed(sorted(known)), nearest=nearest_name(name, known))
+    raise UserError(
+        f"there is no preset '{name}'", expected=listed(sorted(known)), nearest=nearest_name(name, known, _LIKE)
+    )
 
 
 def preset_names(search: Sequence[Path] = ()) -> set[str]:

@@ -478,6 +478,14 @@ def test_an_unknown_preset_is_one_problem(write: Write) -> None:
     assert briefly(found) == [(2, "memory", "there is no preset 'flash'", "flsh")]
 
 
+def test_a_text_where_a_few_keys_are_due_says_which(write: Write) -> None:
+    """And no preset that is only a little like it is suggested."""
+    write(hbf_1536=GOOD)
+    (found,) = problems_of(write(bad=GOOD + "links: {fast: bf16}\n"))
+    assert (found.message, found.nearest) == ("there is no preset 'bf16'", None)
+    assert found.expected == "a mapping with bandwidth, latency, lanes"
+
+
 def test_base_works_inside_a_mapping_and_a_name_stands_for_a_spec(write: Write) -> None:
     memory = dedent(GOOD.split("memory:\n")[1])
     write(dram=memory)
