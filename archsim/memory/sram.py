@@ -141,7 +141,8 @@ class SramSpec(Spec):
         """When ports work, and when a refresh stops them."""
         if self.refresh is None:
             return PortTime(0, 0)
-        return PortTime(int(self.refresh.retention / self.refresh.rows / self.tick_fs), self.refresh.cycles)
+        interval = Fraction(self.refresh.retention, self.refresh.rows) // self.tick_fs
+        return PortTime(interval, self.refresh.cycles)
 
     @property
     def refresh_bits(self) -> float:

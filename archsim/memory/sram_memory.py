@@ -127,6 +127,7 @@ class SramMemory:
     def reset(self) -> None:
         """Back to cycle 0, nothing counted."""
         self._device = SramDevice(self.spec.technology)
+        self._ports = self.spec.technology.port_time
         self._job: _Job | None = None
         self._jobs = 0
         self._latency_cycles = 0
@@ -194,9 +195,8 @@ class SramMemory:
         reads = self._cycles([data for data in transfer.ranges if not data.write])
         writes = self._cycles([data for data in transfer.ranges if data.write])
         latency = self.spec.technology.latency_cycles
-        ports = self.spec.technology.port_time
-        done = max(start, ports.cycle(ports.worked(start) + reads + writes))
-        end = max(done + latency, _consumed(ports, start, reads, latency, transfer))
+        done = max(start, self._ports.cycle(self._ports.worked(start) + reads + writes))
+        end = max(done + latency, _consumed(self._ports, start, reads, latency, transfer))
         self._latency_cycles += latency * self.spec.technology.slices * sum(data.bursts for data in transfer.ranges)
         self._job = _Job(self._jobs, done + latency, end)
         self._jobs += 1
@@ -253,7 +253,7 @@ class SramMemory:
         vector[Count.WR] = counts.writes * technology.slices
         vector[Count.BUSY] = counts.busy_cycles - counts.conflict_cycles
         vector[Count.ROW] = counts.conflict_cycles
-        vector[Count.REFAB] = technology.port_time.refreshes(self.now)
+        vector[Count.REFAB] = self._ports.refreshes(self.now)
         vector[Count.REFRESH] = counts.refresh_cycles
         vector[Count.IDLE] = max(0, self.now - counts.busy_cycles - counts.refresh_cycles)
         vector[Count.LATENCY] = self._latency_cycles
