@@ -132,6 +132,26 @@ MUTANTS = (
         "np.maximum.at(busiest, owner * 0, counts)",
     ),
     Mutant("reads as wide as writes", SRAM, "self.write_lanes if write else self.read_lanes", "self.write_lanes"),
+    Mutant(
+        "a refresh one cycle short",
+        SRAM,
+        "(self.interval - self.stopped)) * self.stopped",
+        "(self.interval - self.stopped)) * (self.stopped - 1)",
+    ),
+    Mutant("a stream that waits for a refresh behind it", SRAM, "((worked - 1) // (self", "(worked // (self"),
+    Mutant("work that goes on in a refresh", SRAM, "(into > working) * (into - working)", "(into > working) * 0"),
+    Mutant(
+        "refreshes counted from the start of an interval",
+        SRAM,
+        "return cycle // self.interval if",
+        "return cycle // self.interval + 1 if",
+    ),
+    Mutant(
+        "an interval that is rounded up",
+        SRAM,
+        "self.refresh.rows) // self.tick_fs",
+        "self.refresh.rows) // self.tick_fs + 1",
+    ),
 )
 
 
@@ -196,6 +216,27 @@ def memories_are_right(module: ModuleType) -> bool:
         ((end,), _) = walk(numbers, [Gathered(words)])
         if module.Gathered(words).groups(mine).cycles + numbers.latency_cycles != end:
             return False
+    return refreshes_are_right(module)
+
+
+def refreshes_are_right(module: ModuleType) -> bool:
+    """Streams behind each other on cells that leak, by the walk; refreshes by counting."""
+    for interval, cycles in ((5, 2), (9, 4), (12, 1)):
+        numbers = spec(refresh={"retention": f"{7 * interval + 3} ns", "rows": 7, "cycles": cycles})
+        ports = module.SramSpec.model_validate(numbers.model_dump(mode="json")).port_time
+        if any(ports.worked(at) != sum(c % interval < interval - cycles for c in range(at)) for at in range(40)):
+            return False
+        for accesses in range(1, 60):
+            first, second = Strided(0, accesses), Strided(7, 13, 8)
+            ends, _ = walk(numbers, [first, second])
+            worked = 0
+            for stream, end in zip((first, second), ends, strict=True):
+                worked += stream.groups(numbers).cycles
+                left = end - numbers.latency_cycles
+                if ports.cycle(worked) != left or ports.worked(left) != worked or ports.worked(left - 1) != worked - 1:
+                    return False
+                if ports.refreshes(left) != sum(1 for cycle in range(1, left + 1) if cycle % interval == 0):
+                    return False
     return True
 
 
