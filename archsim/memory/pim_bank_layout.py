@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 from archsim.config.errors import UserError
 from archsim.memory.pim import PimSpec
@@ -86,25 +87,27 @@ class TokenLayout:
 
 @dataclass(frozen=True)
 class OperandLayout:
-    """Vectors that are multiplied element by element. Each lies in one bank of a bank group (bank 0), its factors in
-    the next (bank 1), the products in the third (bank 2); vectors fill the groups of a channel, then the next channel.
+    """Vectors that are multiplied element by element. `set_banks` neighbours share them: one operand of a vector lies
+    in the first bank of a set, the other at the same place of the second, products go to the third. Vectors fill the
+    sets of a channel, then the next channel.
 
-    Scores are a vector for each query head. A hidden vector is cut into one for each group."""
+    Scores are a vector for each query head, a set a bank group. A hidden vector is cut into one for each set."""
 
     spec: PimSpec
     vectors: int
     elements: int
+    set_banks: int
 
     OPERANDS = (0, 1)
     RESULT = 2
 
     def __post_init__(self) -> None:
         check_sizes(vectors=self.vectors, elements=self.elements)
-        if self.spec.organisation.banks_per_group <= self.RESULT:
+        if self.spec.organisation.banks_per_group % self.set_banks or self.set_banks < len(self.OPERANDS):
             raise UserError(
-                f"{self.spec.name}: a bank group of {self.spec.organisation.banks_per_group} banks has no place for "
-                "two operands and a result",
-                expected="three banks a group or more",
+                f"{self.spec.name}: a bank group of {self.spec.organisation.banks_per_group} banks can't be cut into "
+                f"sets of {self.set_banks} for operands",
+                expected="bank groups of whole sets, of two banks or more",
             )
         if self.rows > self.spec.organisation.rows:
             raise UserError(
@@ -114,30 +117,47 @@ class OperandLayout:
             )
 
     @classmethod
-    def cut(cls, spec: PimSpec, elements: int) -> OperandLayout:
-        """One vector over as many groups as it has parts of whole bursts."""
-        part = ceil_div(ceil_div(elements, _groups(spec)), spec.units.multipliers) * spec.units.multipliers
-        return cls(spec, ceil_div(elements, part), part)
+    def of_scores(cls, spec: PimSpec, heads: int, context: int) -> OperandLayout:
+        """A query head's scores in each bank group."""
+        return cls(spec, heads, context, spec.organisation.banks_per_group)
+
+    @classmethod
+    def cut(cls, spec: PimSpec, elements: int, set_banks: int) -> OperandLayout:
+        """One vector over as many sets as it has parts of whole bursts."""
+        organisation = spec.organisation
+        sets = organisation.channels * organisation.banks // set_banks
+        part = ceil_div(ceil_div(elements, sets), spec.units.multipliers) * spec.units.multipliers
+        return cls(spec, ceil_div(elements, part), part, set_banks)
 
     @property
-    def per_group(self) -> int:
-        """Vectors of a group."""
-        return ceil_div(self.vectors, _groups(self.spec))
+    def channel_sets(self) -> int:
+        """Sets of a channel."""
+        return self.spec.organisation.banks // self.set_banks
 
     @property
-    def groups(self) -> int:
-        """Groups in use, of all channels."""
-        return ceil_div(self.vectors, self.per_group)
+    def per_set(self) -> int:
+        """Vectors of a set."""
+        return ceil_div(self.vectors, self.spec.organisation.channels * self.channel_sets)
 
     @property
-    def busiest_groups(self) -> int:
-        """Groups in use on the first channel."""
-        return min(self.groups, self._channel_groups)
+    def sets(self) -> int:
+        """Sets in use, of all channels."""
+        return ceil_div(self.vectors, self.per_set)
+
+    @property
+    def busiest_sets(self) -> int:
+        """Sets in use on the first channel."""
+        return min(self.sets, self.channel_sets)
 
     @property
     def channels(self) -> int:
         """Channels in use."""
-        return ceil_div(self.groups, self._channel_groups)
+        return ceil_div(self.sets, self.channel_sets)
+
+    @property
+    def load(self) -> Fraction:
+        """What the mean of these channels does of the first one's work."""
+        return Fraction(self.sets, self.channels * self.busiest_sets)
 
     @property
     def row_bursts(self) -> list[int]:
@@ -149,22 +169,13 @@ class OperandLayout:
     @property
     def rows(self) -> int:
         """Rows of each bank."""
-        return self.per_group * len(self.row_bursts)
+        return self.per_set * len(self.row_bursts)
 
     def place(self, vector: int, element: int, bank: int = 0) -> Place:
-        """Where an element of an operand (bank 0, 1) or of the product (bank 2) lies."""
-        organisation = self.spec.organisation
-        group, turn = divmod(vector, self.per_group)
-        channel, in_channel = divmod(group, self._channel_groups)
+        """Where an element lies: of an operand (bank 0, 1), of the product (bank 2)."""
+        at, turn = divmod(vector, self.per_set)
+        channel, in_channel = divmod(at, self.channel_sets)
         burst, lane = divmod(element, self.spec.units.multipliers)
-        row, column = divmod(burst, organisation.columns)
-        at = in_channel * organisation.banks_per_group + bank
-        return Place(channel, 0, at, turn * len(self.row_bursts) + row, column, lane)
-
-    @property
-    def _channel_groups(self) -> int:
-        return self.spec.organisation.ranks * self.spec.organisation.bank_groups
-
-
-def _groups(spec: PimSpec) -> int:
-    return spec.organisation.channels * spec.organisation.ranks * spec.organisation.bank_groups
+        row, column = divmod(burst, self.spec.organisation.columns)
+        row += turn * len(self.row_bursts)
+        return Place(channel, 0, in_channel * self.set_banks + bank, row, column, lane)

@@ -6,9 +6,10 @@ through and its rows are closed.
 
 from __future__ import annotations
 
-from fractions import Fraction
+from collections.abc import Callable
 
-from archsim.kernels.pim_program import Lane, assemble
+from archsim.config.errors import UserError
+from archsim.kernels.pim_program import LONGEST_WAIT, Lane, assemble
 from archsim.kernels.pim_rules import PimRules
 from archsim.memory.pim import PimSpec
 from archsim.memory.pim_bank_layout import OperandLayout, TokenLayout
@@ -27,7 +28,7 @@ def mapped_attention(
     """Scores, softmax's products where banks do them, and context of `heads` KV heads of `queries` query heads each."""
     works = [_scores(spec, rules, heads, queries, context, head_dim)]
     if spec.mapping.scores is OperandPlace.BANKS:
-        products = OperandLayout(spec, heads * queries, context)
+        products = OperandLayout.of_scores(spec, heads * queries, context)
         works += [bank_products(spec, rules, products)] * 2  # by 1 / sqrt(head_dim); by the reciprocal of the sum
     return [*works, _context(spec, rules, heads, queries, context, head_dim)]
 
@@ -96,58 +97,94 @@ class TokenScores(RowLane):
 
 def bank_products(spec: PimSpec, rules: PimRules, layout: OperandLayout) -> PimWork:
     """Both operands to their banks, their products, and these back."""
-    lane = Lane(rules)
-    banks = BankLane(spec, rules, lane)
+    banks = BankLane(spec, rules, Lane(rules))
     for bank in layout.OPERANDS:
         banks.move("WRSBK", layout, bank)
     banks.multiply(layout)
     banks.move("RDSBK", layout, layout.RESULT)
-    banks.close()
-    return PimWork(assemble([lane]), layout.channels, 0, 0, operand_load(layout))
-
-
-def operand_load(layout: OperandLayout) -> Fraction:
-    """`PimWork.load` of operands: groups in use by those of as many channels as full as the first."""
-    return Fraction(layout.groups, layout.channels * layout.busiest_groups)
+    return banks.work(layout)
 
 
 class BankLane(RowLane):
     """Adds accesses to single banks, and products in banks, to a lane."""
 
+    def work(self, layout: OperandLayout, *, macs: int = 0, padding_bytes: int = 0) -> PimWork:
+        """All that has been added, as a program that leaves rows closed."""
+        self.close()
+        return PimWork(assemble([self._lane]), layout.channels, padding_bytes, macs, layout.load)
+
     def move(self, command: str, layout: OperandLayout, bank: int) -> None:
         """All of an operand or a result, at the rate of the device's port.
 
-        The port issues one access a clock for all channels, burst by burst over the groups. Accesses queue at the
+        The port issues one access a clock for all channels, burst by burst over the sets. Accesses queue at the
         channel while a row is being opened and catch up after it, so that opening costs the port nothing."""
         self.close()
-        self.repeat(
-            layout.per_group,
-            lambda: self._in_runs(layout.row_bursts, lambda bursts: self._move_row(command, layout, bank, bursts)),
-        )
-
-    def _move_row(self, command: str, layout: OperandLayout, bank: int, bursts: int) -> None:
-        groups, per_group = layout.busiest_groups, self._spec.organisation.banks_per_group
-        self._lane.issue("ACT", groups, bank, per_group, uses=bursts)
-        wait = self._wait(command, layout, bursts)
-        with self._lane.loop(bursts):
-            self._lane.issue(command, groups, bank, per_group)
-            self._lane.wait(wait)
-        self._lane.issue("PRE", groups, bank, per_group)
-
-    def _wait(self, command: str, layout: OperandLayout, bursts: int) -> int:
-        """Clocks after the last group's access until the first group's next: what the port needs for all groups, less
-        this burst's part of the row's opening, less the accesses of the other groups."""
-        spec = self._spec
-        port = spec.mapping.port_clocks or 1
-        opening = spec.evaluate(ROW_CYCLE[command]) + (layout.busiest_groups - 1) * spec.clocks("tRRDL")
-        step = layout.groups * port - opening // bursts
-        return max(step - (layout.busiest_groups - 1) * spec.clocks("tBL"), 0)
+        self._in_rows(layout, lambda bursts: self._move_row(command, layout, bank, bursts))
 
     def multiply(self, layout: OperandLayout) -> None:
-        """Banks 0 and 1 of every group into bank 2, row by row."""
-        self.repeat(layout.per_group, lambda: self._in_runs(layout.row_bursts, self._multiply_row))
+        """The first two banks of every set into the third, row by row."""
+        self._in_rows(layout, self._multiply_row)
         self.close()
+
+    def add_up(self, layout: OperandLayout) -> None:
+        """The sum of the products of the first two banks of every set, which has a multiplier of its own."""
+        self._write_bias(layout.per_set)
+        self._in_rows(layout, self._add_up_row)
+        self._read_results(layout.per_set)
+        self.close()
+
+    def copy(self, layout: OperandLayout, source: int, target: int) -> None:
+        """A vector of every set through the input buffer to another bank, set by set."""
+        self._in_rows(layout, lambda bursts: self._copy_row(layout, source, target, bursts))
+
+    def look_up(self, outputs: int) -> None:
+        """A function of so many results of every bank, whose table is a row; each is read by itself."""
+        self._open(outputs)
+        self.repeat(outputs, self._look_up_one)
+        self.close()
+
+    def _in_rows(self, layout: OperandLayout, row: Callable[[int], None]) -> None:
+        self.repeat(layout.per_set, lambda: self._in_runs(layout.row_bursts, row))
+
+    def _move_row(self, command: str, layout: OperandLayout, bank: int, bursts: int) -> None:
+        sets, stride = layout.busiest_sets, layout.set_banks
+        self._lane.issue("ACT", sets, bank, stride, uses=bursts)
+        with self._lane.loop(bursts):
+            self._lane.issue(command, sets, bank, stride)
+            self._lane.wait(self._wait(command, layout, bursts))
+        self._lane.issue("PRE", sets, bank, stride)
+
+    def _wait(self, command: str, layout: OperandLayout, bursts: int) -> int:
+        """Clocks from the last set's access to the first set's next: what the port needs for all sets, less this
+        burst's part of the row's opening, less the accesses of the other sets."""
+        others = layout.busiest_sets - 1
+        opening = self._spec.evaluate(ROW_CYCLE[command]) + others * self._spec.clocks("tRRDL")
+        step = layout.sets * (self._spec.mapping.port_clocks or 1) - opening // bursts
+        if step > LONGEST_WAIT:
+            raise UserError(
+                f"{self._spec.name}: one port takes {step} clocks for an access to each of {layout.sets} sets of banks, "
+                f"the PIM kernel waits for at most {LONGEST_WAIT}",
+                expected="fewer stacks, or a smaller mapping.port_clocks",
+            )
+        return max(step - others * self._spec.clocks("tBL"), 0)
 
     def _multiply_row(self, bursts: int) -> None:
         self._open(bursts)
         self._lane.issue("EWMUL", bursts)
+
+    def _add_up_row(self, bursts: int) -> None:
+        self._open(bursts)
+        self._multiply(bursts)
+
+    def _copy_row(self, layout: OperandLayout, source: int, target: int, bursts: int) -> None:
+        for at in range(layout.busiest_sets):
+            for command, bank in (("RDCP", source), ("WRCP", target)):
+                self._lane.issue("ACT", 1, at * layout.set_banks + bank, uses=bursts)
+                self._lane.issue(command, bursts, at * layout.set_banks + bank)
+                self._lane.issue("PRE", 1, at * layout.set_banks + bank)
+
+    def _look_up_one(self) -> None:
+        self._set_mode(registers=False)
+        self._lane.issue("AF")
+        self._set_mode(registers=True)
+        self._lane.issue("RDAF")

@@ -34,11 +34,13 @@ from archsim.memory.pim_attacc import head_attention, head_gemv
 from archsim.memory.pim_banks import mapped_attention
 from archsim.memory.pim_hbm import register_gemv
 from archsim.memory.pim_layout import check_sizes
+from archsim.memory.pim_mapping import OperandPlace
 from archsim.memory.pim_programs import PimWork, host_gemv, row_attention, row_gemv
+from archsim.memory.pim_vectors import BankVector, vector_works
 
 HORIZON = 1 << 50
 HEAD_FAMILIES = (PimFamily.ATTACC, PimFamily.LOGIC_PIM)
-PIN_COMMANDS = ("WRGB", "RDRES", "WRGRF", "WRBANK", "WRCRF", "SETM", "WRSBK", "RDSBK", "WRABK")
+PIN_COMMANDS = ("WRGB", "RDRES", "WRGRF", "WRBANK", "WRCRF", "SETM", "WRSBK", "RDSBK", "RDAF")
 """Commands that move a burst over the channel's pins, in the families that have them."""
 NOT_BY_ROWS = (*HEAD_FAMILIES, PimFamily.HBM_PIM)
 
@@ -158,6 +160,16 @@ class PimDevice:
             works = mapped_attention(self.spec, self.rules, kv_heads, queries, context, head_dim)
             return self.run_in_turn(works, log=log)
         return self.run(work, log=log)
+
+    def vector(self, kind: BankVector, elements: int, *, log: int = 0) -> PimResult:
+        """An elementwise operator of so many elements in banks. Raises UserError if the mapping leaves it to the host,
+        or if it does not fit."""
+        check_sizes(elements=elements)
+        if self.spec.mapping.vectors is not OperandPlace.BANKS:
+            raise UserError(
+                f"{self.spec.name} leaves elementwise operators to the host", expected="a preset such as 'cent_gddr6'"
+            )
+        return self.run_in_turn(vector_works(self.spec, self.rules, kind, elements), log=log)
 
     def run(self, work: PimWork, *, log: int = 0) -> PimResult:
         """Run a program; `log` is the number of commands to record. Raises UserError if it can't go on."""

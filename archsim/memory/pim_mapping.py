@@ -25,7 +25,7 @@ from archsim.config.units import PositiveInt
 SINGLE_BANK = ("ACT", "PRE", "WRSBK", "RDSBK")
 """Commands that reach one bank over the channel's pins."""
 PRODUCTS = (*SINGLE_BANK, "ACTAB", "PREAB", "EWMUL")
-VECTORS = (*PRODUCTS, "MACAB", "WRBIAS", "RDRES", "RDCP", "WRCP", "WRABK")
+VECTORS = (*PRODUCTS, "MACAB", "WRBIAS", "RDRES", "RDCP", "WRCP", "AF", "RDAF")
 
 
 class KeyLayout(StrEnum):
