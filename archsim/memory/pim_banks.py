@@ -89,8 +89,7 @@ class TokenScores(RowLane):
             self._outputs(rest, bursts)
 
     def _outputs(self, outputs: int, bursts: int) -> None:
-        if "WRBIAS" in self._spec.commands:
-            self._write_bias(outputs)
+        self._write_bias(outputs)
         self._multiply(outputs * bursts)
         self._read_results(outputs)
 
@@ -162,8 +161,8 @@ class BankLane(RowLane):
         step = layout.sets * (self._spec.mapping.port_clocks or 1) - opening // bursts
         if step > LONGEST_WAIT:
             raise UserError(
-                f"{self._spec.name}: one port takes {step} clocks for an access to each of {layout.sets} sets of banks, "
-                f"the PIM kernel waits for at most {LONGEST_WAIT}",
+                f"{self._spec.name}: its port takes {step} clocks for an access to each of {layout.sets} sets of "
+                f"banks, the PIM kernel waits for at most {LONGEST_WAIT}",
                 expected="fewer stacks, or a smaller mapping.port_clocks",
             )
         return max(step - others * self._spec.clocks("tBL"), 0)

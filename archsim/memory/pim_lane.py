@@ -48,8 +48,10 @@ class RowLane:
         self._lane.issue("WRGB", columns)
 
     def _write_bias(self, outputs: int) -> None:
-        self._set_mode(registers=True)
-        self._lane.issue("WRBIAS", outputs)
+        """Where accumulators are not cleared by being read."""
+        if "WRBIAS" in self._spec.commands:
+            self._set_mode(registers=True)
+            self._lane.issue("WRBIAS", outputs)
 
     def _multiply(self, columns: int) -> None:
         self._set_mode(registers=False)

@@ -64,7 +64,7 @@ class RowGemv(RowLane):
         """Rows of each bank that share fillings of the input buffer. If the accumulators hold their results, these
         are read once all inputs are through; else after each part of the inputs, and the host adds up."""
         held = sum(rows) <= self._spec.units.accumulators and not self._each
-        if held and "WRBIAS" in self._spec.commands:
+        if held:
             self._write_bias(sum(rows))
         self._in_runs(layout.chunks, lambda columns: self._chunk(columns, rows, held))
         if held:
