@@ -1,14 +1,15 @@
-"""How a PIM design maps attention and elementwise operations to its banks, beside its products of stored weights.
+"""How a PIM design maps products, attention and elementwise operations to its banks.
 
     mapping:
+      products: input_stationary
       keys: token_in_bank
       results: each
       scores: banks
       vectors: banks
       port_clocks: 1
 
-Left out, a KV head lies on one channel, accumulators are read when they are full, and softmax, norms and rotary
-embedding are the host's. docs/pim_policy.md has the commands of each choice.
+Left out, accumulators hold outputs until all inputs are through, a KV head lies on one channel, and softmax, norms and
+rotary embedding are the host's. docs/pim_policy.md has the commands of each choice.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ SINGLE_BANK = ("ACT", "PRE", "WRSBK", "RDSBK")
 """Commands that reach one bank over the channel's pins."""
 PRODUCTS = (*SINGLE_BANK, "ACTAB", "PREAB", "EWMUL")
 VECTORS = (*PRODUCTS, "MACAB", "WRBIAS", "RDRES", "RDCP", "WRCP", "AF", "RDAF")
+
+
+class ProductOrder(StrEnum):
+    """What of a product stays while the rest goes by."""
+
+    OUTPUT_STATIONARY = "output_stationary"
+    INPUT_STATIONARY = "input_stationary"
 
 
 class KeyLayout(StrEnum):
@@ -52,6 +60,13 @@ class OperandPlace(StrEnum):
 class PimMapping(Spec):
     """The mapping of one PIM design. Values always lie as rows of a matrix, a KV head on one channel."""
 
+    products: Annotated[
+        ProductOrder,
+        Field(
+            description="output_stationary: accumulators hold outputs while the buffer is filled with all inputs in "
+            "turn; input_stationary: a filling of the buffer serves all outputs, accumulators are read after it"
+        ),
+    ] = ProductOrder.OUTPUT_STATIONARY
     keys: Annotated[
         KeyLayout,
         Field(description="head_in_channel: a KV head on one channel; token_in_bank: a bank has all heads of a token"),
@@ -76,7 +91,7 @@ class PimMapping(Spec):
     @property
     def whole_heads(self) -> bool:
         """Whether attention is nothing but products of a KV head's rows on its channel."""
-        return self == PimMapping(vectors=self.vectors, port_clocks=self.port_clocks)
+        return self == PimMapping(products=self.products, vectors=self.vectors, port_clocks=self.port_clocks)
 
     def problems(self, commands: Collection[str], *, by_rows: bool) -> list[str]:
         """What of this mapping a device with these commands can't do; `by_rows`: its banks hold rows of a matrix."""

@@ -14,6 +14,7 @@ from archsim.kernels.pim_rules import PimRules
 from archsim.memory.pim import PimSpec
 from archsim.memory.pim_lane import RowLane
 from archsim.memory.pim_layout import RowLayout, ceil_div
+from archsim.memory.pim_mapping import ProductOrder
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,33 @@ class RowGemv(RowLane):
         full, rest = divmod(layout.tiles, layout.outputs_per_row)
         rows = [layout.outputs_per_row] * full + ([rest] if rest else [])
         blocks = [tuple(rows[k : k + rows_together]) for k in range(0, len(rows), rows_together)]
-        self._in_runs(blocks, lambda block: self._block(layout, block))
+        if self._spec.mapping.products is ProductOrder.INPUT_STATIONARY:
+            self._in_runs(layout.chunks, lambda columns: self._filling(columns, blocks))
+        else:
+            self._in_runs(blocks, lambda block: self._block(layout, block))
+
+    def _filling(self, columns: int, blocks: list[tuple[int, ...]]) -> None:
+        """All outputs by what fills the input buffer; the host adds up the results of one filling after the other."""
+        self._write_buffer(columns)
+        self._in_runs(blocks, lambda rows: self._partial(columns, rows))
+
+    def _partial(self, columns: int, rows: tuple[int, ...]) -> None:
+        """As many outputs as accumulators, from the sums before to the sums after."""
+        held = self._holds(rows)
+        if held:
+            self._write_bias(sum(rows))
+        self._rows(columns, rows, held)
+        if held:
+            self._read_results(sum(rows))
+
+    def _holds(self, rows: tuple[int, ...]) -> bool:
+        """Whether the accumulators hold the results of so many rows of each bank."""
+        return sum(rows) <= self._spec.units.accumulators and not self._each
 
     def _block(self, layout: RowLayout, rows: tuple[int, ...]) -> None:
         """Rows of each bank that share fillings of the input buffer. If the accumulators hold their results, these
         are read once all inputs are through; else after each part of the inputs, and the host adds up."""
-        held = sum(rows) <= self._spec.units.accumulators and not self._each
+        held = self._holds(rows)
         if held:
             self._write_bias(sum(rows))
         self._in_runs(layout.chunks, lambda columns: self._chunk(columns, rows, held))
@@ -73,6 +95,9 @@ class RowGemv(RowLane):
     def _chunk(self, columns: int, rows: tuple[int, ...], held: bool) -> None:
         """Fill the input buffer and multiply it with a row of each bank per entry of `rows`."""
         self._write_buffer(columns)
+        self._rows(columns, rows, held)
+
+    def _rows(self, columns: int, rows: tuple[int, ...], held: bool) -> None:
         for tiles in rows:
             self._open(tiles * columns)
             if held:

@@ -22,7 +22,10 @@ from archsim.memory.pim_programs import row_attention
 from archsim.memory.pim_vectors import BankVector, fits_row
 
 LOG = 400_000
-NONE = ("mapping.keys=head_in_channel", "mapping.results=held", "mapping.scores=host", "mapping.vectors=host")
+NONE = (
+    "mapping.products=output_stationary", "mapping.keys=head_in_channel", "mapping.results=held",
+    "mapping.scores=host", "mapping.vectors=host",
+)  # fmt: skip
 SMALL = ("organisation.channels=2", "organisation.rows=64")
 
 
@@ -157,6 +160,23 @@ def test_commands_of_attention_are_those_of_cents_traces() -> None:
     buffers_and_results = 32 * 32 * (result.counts["WRGB"] + result.counts["RDRES"])  # channels, bytes
     assert result.events.pin_bytes == buffers_and_results + 6 * 32 * 4096 * 2
     assert result.events.macs == 2 * 32 * 4096 * 128 + 2 * 32 * 4096
+
+
+@pytest.mark.parametrize("accumulators", [1, 32])
+def test_a_filling_of_the_buffer_serves_all_outputs_or_those_that_accumulators_hold(accumulators: int) -> None:
+    """2^15 outputs of 4096 inputs: 64 outputs of each bank, four fillings of the buffer for each."""
+    units = (f"units.accumulators={accumulators}", f"units.outputs_per_input_load={accumulators}")
+    inputs, outputs = (
+        PimDevice(load("cent_gddr6", f"mapping.products={order}_stationary", *units)) for order in ("input", "output")
+    )
+    by_input, by_output = inputs.gemv(2**15, 4096, log=LOG), outputs.gemv(2**15, 4096, log=LOG)
+    assert by_input.counts["WRGB"] == 4 * 64
+    assert by_output.counts["WRGB"] == 64 // accumulators * 4 * 64
+    assert by_input.counts["RDRES"] == by_input.counts["WRBIAS"] == 4 * 64
+    assert by_output.counts["RDRES"] == by_output.counts["WRBIAS"] == 64
+    assert by_input.counts["MACAB"] == by_output.counts["MACAB"]
+    assert (by_input.ticks < by_output.ticks) == (accumulators == 1)
+    assert check_pim(inputs.rules, by_input.log) == []
 
 
 @pytest.mark.parametrize("port", [1, 3])
