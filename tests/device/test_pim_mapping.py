@@ -6,6 +6,8 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pim_cases import run_kernel, run_oracle
 
 from archsim.config.errors import SpecError, UserError
@@ -131,6 +133,34 @@ def test_programs_are_the_oracles(changes: tuple[str, ...]) -> None:
         assert kernel.finish == oracle.finish
 
 
+CHOICES = st.fixed_dictionaries(
+    {
+        "products": st.sampled_from(["output_stationary", "input_stationary"]),
+        "keys": st.sampled_from(["head_in_channel", "token_in_bank"]),
+        "results": st.sampled_from(["held", "each"]),
+        "scores": st.sampled_from(["host", "banks"]),
+        "port_clocks": st.integers(1, 40),
+    }
+)
+ROOMY = ("organisation.channels=2",)
+
+
+@settings(max_examples=25)
+@given(CHOICES, st.integers(1, 20), st.integers(1, 3), st.integers(1, 1100), st.integers(1, 8), st.integers(1, 9))
+def test_any_mapping_obeys_the_rules_and_skips_exactly(
+    choices: dict[str, object], kv_heads: int, queries: int, context: int, bursts: int, accumulators: int
+) -> None:
+    units = (f"units.accumulators={accumulators}", f"units.outputs_per_input_load={accumulators}")
+    spec = load("cent_gddr6", *ROOMY, *units, *(f"mapping.{name}={value}" for name, value in choices.items()))
+    heads, head_dim = kv_heads * queries, 16 * bursts
+    device = PimDevice(spec)
+    logged = device.attention(heads, context, head_dim, kv_heads=kv_heads, log=LOG)
+    assert check_pim(device.rules, logged.log) == []
+    assert logged.read_bytes - logged.padding_bytes == 2 * heads * context * head_dim * 2
+    fast = device.attention(heads, context, head_dim, kv_heads=kv_heads)
+    assert (fast.ticks, fast.counts, fast.events) == (logged.ticks, logged.counts, logged.events)
+
+
 def test_without_a_mapping_attention_is_products_on_a_heads_channel() -> None:
     """The preset's registers and single-bank commands alone change nothing of that."""
     spec = load("cent_gddr6", *NONE)
@@ -210,7 +240,7 @@ def test_reading_each_result_and_moving_scores_cost_what_they_cost() -> None:
 
 def test_other_row_families_can_lay_keys_by_tokens() -> None:
     for name in ("neupims", "pim_gpt", "aim_gddr6"):
-        spec = load(name, "mapping.keys=token_in_bank", "mapping.results=each")
+        spec = load(name, "mapping.products=input_stationary", "mapping.keys=token_in_bank", "mapping.results=each")
         device = PimDevice(spec)
         result = device.attention(16, 600, 64, log=LOG)
         assert check_pim(device.rules, result.log) == []
