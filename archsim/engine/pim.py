@@ -14,6 +14,7 @@ from archsim.compute.arithmetic import most_that_fits
 from archsim.compute.vector import vector_fs
 from archsim.config.errors import UserError
 from archsim.config.units import format_quantity
+from archsim.engine.pim_vectors import VectorWork, vector_work
 from archsim.memory.pim_device import HEAD_FAMILIES, PimDevice, PimResult
 from archsim.memory.pim_memory import PimMemorySpec
 from archsim.memory.pim_offload import STORED, Unit, is_decode_attention, place
@@ -42,6 +43,7 @@ class PimPart:
     bound_fs: int
     counts: PimCounts
     steps: int = 1
+    host_flops: int = 0
 
     @property
     def total_fs(self) -> int:
@@ -124,7 +126,7 @@ class PimUnit:
 
     def offloads(self, operator: Operator) -> bool:
         """Whether PIM does all of an operator. Raises UserError where the device would have to, but can't reach it."""
-        if place(operator, self.spec.offload) is Unit.PIM:
+        if place(operator, self.spec.offload) is Unit.PIM or self._vector(operator) is not None:
             return True
         if self._has_cache and is_decode_attention(operator):
             raise UserError(
@@ -136,11 +138,14 @@ class PimUnit:
 
     def part_of(self, operator: Operator) -> PimPart:
         """What an offloaded operator takes. Raises UserError for one that the device can't lay out."""
+        vector = self._vector(operator)
+        if vector is not None:
+            return self._part(operator, [self._vector_run(vector)], vector.host_flops, 1)
         runs = self._attention(operator) if operator.attention is not None else self._products(operator)
         in_memory_softmax = operator.attention is not None and self.spec.technology.family in HEAD_FAMILIES
         host_flops = 0 if in_memory_softmax else operator.vector_flops
         steps = operator.attention.kv_heads if operator.attention is not None else 1
-        return self._part(operator, runs, vector_fs(host_flops, self._host.vector) if host_flops else 0, steps)
+        return self._part(operator, runs, host_flops, steps)
 
     def append(self, operator: Operator) -> PimPart | None:
         """New keys and values on their way to a separate PIM memory; None if the main memory takes them."""
@@ -239,6 +244,13 @@ class PimUnit:
     def _product_work(self, outputs: int, inputs: int, vectors: int, splits: int) -> Callable[[], PimResult]:
         return lambda: self._device.gemv(outputs, inputs, tokens=vectors, input_splits=splits)
 
+    def _vector(self, operator: Operator) -> VectorWork | None:
+        """What banks do of an elementwise operator, by the technology's mapping."""
+        return vector_work(operator, self.spec.whole)
+
+    def _vector_run(self, work: VectorWork) -> _Run:
+        return _Run((work.kind, work.elements), 1, 0, lambda: self._device.vector(work.kind, work.elements))
+
     def _check_format(self, name: str, what: str, size_bytes: int, elements: int) -> None:
         element_bytes = self.spec.technology.units.element_bytes
         if size_bytes != elements * element_bytes:
@@ -249,9 +261,10 @@ class PimUnit:
             )
 
     def _part(
-        self, operator: Operator, runs: Sequence[_Run], host_fs: int, steps: int, replace_sent: int | None = None
+        self, operator: Operator, runs: Sequence[_Run], host_flops: int, steps: int, replace_sent: int | None = None
     ) -> PimPart:
-        """Work on PIM with the way there and back."""
+        """Work on PIM with the way there and back, and what the host adds to it."""
+        host_fs = vector_fs(host_flops, self._host.vector) if host_flops else 0
         sent = _activation_bytes(operator.reads) if replace_sent is None else replace_sent
         received = _activation_bytes(operator.writes)
         counts = PimCounts(operators=1 if runs else 0, host_bytes=sent + received)
@@ -271,7 +284,7 @@ class PimUnit:
             bound_fs = max(bound_fs, link.wire_fs(sent), link.wire_fs(received))
         if not self._cycle:
             host_fs, send_fs, receive_fs, counts.busy_fs = 0, 0, 0, bound_fs
-        return PimPart(send_fs, counts.busy_fs, receive_fs, host_fs, bound_fs, counts, steps)
+        return PimPart(send_fs, counts.busy_fs, receive_fs, host_fs, bound_fs, counts, steps, host_flops)
 
     def _result(self, run: _Run) -> PimResult:
         """Simulated once for equal work."""

@@ -211,7 +211,7 @@ class Preparer:
             padding_bytes=0,
             link_fs=0,
             memory_fs=0,
-            counts=Counts(vector_flops=operator.vector_flops if part.host_fs else 0, pim=part.counts),
+            counts=Counts(vector_flops=part.host_flops if part.host_fs else 0, pim=part.counts),
             pim=part,
             pim_alone=True,
         )

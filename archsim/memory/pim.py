@@ -13,6 +13,7 @@ from archsim.config.errors import UserError, nearest_name
 from archsim.config.schema import Spec
 from archsim.config.units import ByteCount, FrequencyHz, PicojoulePerBit, Picojoules, PositiveInt, TimingNsOrClocks
 from archsim.kernels.pim_rules import Banks, Bus, Distance, PimCommand, PimRules, Role, Scope, Targets
+from archsim.memory.pim_mapping import PimMapping
 
 FS_PER_SECOND = 10**15
 
@@ -26,6 +27,10 @@ class PimFamily(StrEnum):
     NEUPIMS = "neupims"
     LOGIC_PIM = "logic_pim"
     PIM_GPT = "pim_gpt"
+
+
+ROW_FAMILIES = (PimFamily.AIM, PimFamily.NEUPIMS, PimFamily.PIM_GPT)
+"""Banks hold whole rows of a matrix."""
 
 
 class PimPlacement(StrEnum):
@@ -203,6 +208,7 @@ class PimSpec(Spec):
     timings: dict[str, TimingNsOrClocks]
     power_cap: PowerCap | None = None
     program: HeadProgramVersion = HeadProgramVersion.CURRENT
+    mapping: PimMapping = PimMapping()
     refresh: PimRefresh
     first_refresh: TimingNsOrClocks | None = None
     shared_command_bus: bool
@@ -318,7 +324,9 @@ class PimSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> "PimSpec":
+        by_rows = self.family in ROW_FAMILIES
         problems = [*self._timing_problems(), *self._command_problems(), *self._geometry_problems()]
+        problems += self.mapping.problems(self.commands, by_rows=by_rows)
         if problems:
             raise UserError("; ".join(problems))
         return self

@@ -5,8 +5,11 @@ One channel is simulated and stands for all: each runs the same program, or, whe
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +31,16 @@ from archsim.kernels.pim_tables import (
 )
 from archsim.memory.pim import PimEnergy, PimFamily, PimSpec, RoleName
 from archsim.memory.pim_attacc import head_attention, head_gemv
+from archsim.memory.pim_banks import mapped_attention
 from archsim.memory.pim_hbm import register_gemv
 from archsim.memory.pim_layout import check_sizes
+from archsim.memory.pim_mapping import OperandPlace
 from archsim.memory.pim_programs import PimWork, host_gemv, row_attention, row_gemv
+from archsim.memory.pim_vectors import BankVector, vector_works
 
 HORIZON = 1 << 50
 HEAD_FAMILIES = (PimFamily.ATTACC, PimFamily.LOGIC_PIM)
-PIN_COMMANDS = ("WRGB", "RDRES", "WRGRF", "WRBANK", "WRCRF", "SETM")
+PIN_COMMANDS = ("WRGB", "RDRES", "WRGRF", "WRBANK", "WRCRF", "SETM", "WRSBK", "RDSBK", "RDAF")
 """Commands that move a burst over the channel's pins, in the families that have them."""
 NOT_BY_ROWS = (*HEAD_FAMILIES, PimFamily.HBM_PIM)
 
@@ -42,7 +48,7 @@ NOT_BY_ROWS = (*HEAD_FAMILIES, PimFamily.HBM_PIM)
 @dataclass(frozen=True)
 class PimEvents:
     """What energy is counted by, of all channels: rows of single banks opened, bytes from the cells to the units and
-    over the channels' pins, multiply-accumulates done (those on padding too)."""
+    over the channels' pins, multiply-accumulates done (those on padding, and products in banks, too)."""
 
     activates: int
     read_bytes: int
@@ -148,9 +154,22 @@ class PimDevice:
             )
         if self.spec.family in HEAD_FAMILIES:
             work = head_attention(self.spec, self.rules, kv_heads, queries, context, head_dim)
-        else:
+        elif self.spec.mapping.whole_heads:
             work = row_attention(self.spec, self.rules, kv_heads, queries, context, head_dim)
+        else:
+            works = mapped_attention(self.spec, self.rules, kv_heads, queries, context, head_dim)
+            return self.run_in_turn(works, log=log)
         return self.run(work, log=log)
+
+    def vector(self, kind: BankVector, elements: int, *, log: int = 0) -> PimResult:
+        """An elementwise operator of so many elements in banks. Raises UserError if the mapping leaves it to the host,
+        or if it does not fit."""
+        check_sizes(elements=elements)
+        if self.spec.mapping.vectors is not OperandPlace.BANKS:
+            raise UserError(
+                f"{self.spec.name} leaves elementwise operators to the host", expected="a preset such as 'cent_gddr6'"
+            )
+        return self.run_in_turn(vector_works(self.spec, self.rules, kind, elements), log=log)
 
     def run(self, work: PimWork, *, log: int = 0) -> PimResult:
         """Run a program; `log` is the number of commands to record. Raises UserError if it can't go on."""
@@ -161,11 +180,13 @@ class PimDevice:
         pin_bursts = sum(counts.get(name, 0) for name in PIN_COMMANDS)
         elements = read_bytes // self.spec.units.element_bytes
         useful = elements - work.padding_bytes // self.spec.units.element_bytes
+        macs = round(Fraction(elements * work.macs, useful)) if useful > 0 else work.macs
+        products = int(counts.get("EWMUL", 0) * self.rules.banks.groups * channels)
         events = PimEvents(
             activates=round(self._activates(counts) * channels),
-            read_bytes=read_bytes,
+            read_bytes=read_bytes + 2 * products * self.spec.organisation.burst_bytes,
             pin_bytes=round(pin_bursts * self.spec.organisation.burst_bytes * channels),
-            macs=round(Fraction(elements * work.macs, useful)) if useful > 0 else work.macs,
+            macs=macs + products * self.spec.units.multipliers,
         )
         return PimResult(
             ticks=int(state[FINISH]),
@@ -183,6 +204,13 @@ class PimDevice:
             log=rows,
         )
 
+    def run_in_turn(self, works: Sequence[PimWork], *, log: int = 0) -> PimResult:
+        """Run programs that leave their rows closed, each when the one before it is through and tRP is over."""
+        results: list[PimResult] = []
+        for work in works:
+            results.append(self.run(work, log=max(log - sum(len(result.log) for result in results), 0)))
+        return in_turn(results, self.spec.clocks("tRP"))
+
     def _activates(self, counts: dict[str, int]) -> int:
         """Rows of single banks that one channel's commands open."""
         organisation, banks = self.spec.organisation, self.rules.banks
@@ -191,6 +219,37 @@ class PimDevice:
             for name, command in zip(self.spec.commands, self.rules.commands, strict=True)
             if self.spec.commands[name].role is RoleName.OPEN
         )
+
+
+def in_turn(results: Sequence[PimResult], gap_ticks: int) -> PimResult:
+    """Pieces of work one after the other, `gap_ticks` between them; `channels` are those of the widest."""
+    begins = list(accumulate((result.ticks + gap_ticks for result in results[:-1]), initial=0))
+    counts: Counter[str] = Counter()
+    for result in results:
+        counts.update(result.counts)
+    energies = [result.energy_pj for result in results if result.energy_pj is not None]
+    return PimResult(
+        ticks=begins[-1] + results[-1].ticks,
+        clock_fs=results[0].clock_fs,
+        counts=dict(counts),
+        channels=max(result.channels for result in results),
+        fences=sum(result.fences for result in results),
+        refresh_stall_ticks=sum(result.refresh_stall_ticks for result in results),
+        skipped_ticks=sum(result.skipped_ticks for result in results),
+        read_bytes=sum(result.read_bytes for result in results),
+        padding_bytes=sum(result.padding_bytes for result in results),
+        macs=sum(result.macs for result in results),
+        events=PimEvents(
+            activates=sum(result.events.activates for result in results),
+            read_bytes=sum(result.events.read_bytes for result in results),
+            pin_bytes=sum(result.events.pin_bytes for result in results),
+            macs=sum(result.events.macs for result in results),
+        ),
+        energy_pj=sum(energies) if len(energies) == len(results) else None,
+        log=np.concatenate(
+            [result.log + np.array([begin, 0, 0]) for begin, result in zip(begins, results, strict=True)]
+        ),
+    )
 
 
 def run_program(

@@ -6,14 +6,15 @@ and read out; a row is closed when the next one is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
 from archsim.kernels.pim_program import Lane, PimProgram, assemble
 from archsim.kernels.pim_rules import PimRules
 from archsim.memory.pim import PimSpec
+from archsim.memory.pim_lane import RowLane
 from archsim.memory.pim_layout import RowLayout, ceil_div
+from archsim.memory.pim_mapping import ProductOrder
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,14 @@ def passes_of(spec: PimSpec, vectors: int) -> tuple[int, int]:
     return ceil_div(vectors, together), together
 
 
-class RowGemv:
-    """Adds the commands of GEMVs on a `RowLayout` to a lane, and knows what the last one left behind."""
+class RowGemv(RowLane):
+    """Adds the commands of GEMVs on a `RowLayout` to a lane.
 
-    def __init__(self, spec: PimSpec, rules: PimRules, lane: Lane) -> None:
-        self._lane = lane
-        self._spec = spec
-        self._has_modes = "TMOD" in spec.commands
-        self._activates = rules.banks.instances(rules.commands[rules.index("ACTAB")].targets)
-        self._row_open = False
-        self._register_mode = False
+    `each`: every output's bias is written and its result read by themselves, whatever the accumulators hold."""
+
+    def __init__(self, spec: PimSpec, rules: PimRules, lane: Lane, *, each: bool = False) -> None:
+        super().__init__(spec, rules, lane)
+        self._each = each
 
     def add(self, layout: RowLayout) -> None:
         """All outputs of one matrix, as many together as one filling of the input buffer is to serve."""
@@ -60,79 +59,58 @@ class RowGemv:
         full, rest = divmod(layout.tiles, layout.outputs_per_row)
         rows = [layout.outputs_per_row] * full + ([rest] if rest else [])
         blocks = [tuple(rows[k : k + rows_together]) for k in range(0, len(rows), rows_together)]
-        self._in_runs(blocks, lambda block: self._block(layout, block))
+        if self._spec.mapping.products is ProductOrder.INPUT_STATIONARY:
+            self._in_runs(layout.chunks, lambda columns: self._filling(columns, blocks))
+        else:
+            self._in_runs(blocks, lambda block: self._block(layout, block))
 
-    def repeat(self, times: int, part: Callable[[], None]) -> None:
-        """`part` so many times: once as things are, then, as it has left them, in a loop."""
-        part()
-        if times > 1:
-            before = (self._row_open, self._register_mode)
-            with self._lane.loop(times - 1):
-                part()
-            assert before == (self._row_open, self._register_mode)
+    def _filling(self, columns: int, blocks: list[tuple[int, ...]]) -> None:
+        """All outputs by what fills the input buffer; the host adds up the results of one filling after the other."""
+        self._write_buffer(columns)
+        self._in_runs(blocks, lambda rows: self._partial(columns, rows))
 
-    def close(self) -> None:
-        """Close the last row, for others to use its banks."""
-        self._set_mode(registers=False)
-        self._close()
+    def _partial(self, columns: int, rows: tuple[int, ...]) -> None:
+        """As many outputs as accumulators, from the sums before to the sums after."""
+        held = self._holds(rows)
+        if held:
+            self._write_bias(sum(rows))
+        self._rows(columns, rows, held)
+        if held:
+            self._read_results(sum(rows))
 
-    def _in_runs(self, keys: list, add: Callable) -> None:  # type: ignore[type-arg]
-        """`add` of each key, equal neighbours as a loop."""
-        at = 0
-        while at < len(keys):
-            same = 1
-            while at + same < len(keys) and keys[at + same] == keys[at]:
-                same += 1
-            self.repeat(same, lambda key=keys[at]: add(key))  # type: ignore[misc]
-            at += same
+    def _holds(self, rows: tuple[int, ...]) -> bool:
+        """Whether the accumulators hold the results of so many rows of each bank."""
+        return sum(rows) <= self._spec.units.accumulators and not self._each
 
     def _block(self, layout: RowLayout, rows: tuple[int, ...]) -> None:
         """Rows of each bank that share fillings of the input buffer. If the accumulators hold their results, these
         are read once all inputs are through; else after each part of the inputs, and the host adds up."""
-        held = sum(rows) <= self._spec.units.accumulators
-        if held and "WRBIAS" in self._spec.commands:
-            self._set_mode(registers=True)
-            self._lane.issue("WRBIAS", sum(rows))
+        held = self._holds(rows)
+        if held:
+            self._write_bias(sum(rows))
         self._in_runs(layout.chunks, lambda columns: self._chunk(columns, rows, held))
         if held:
             self._read_results(sum(rows))
 
     def _chunk(self, columns: int, rows: tuple[int, ...], held: bool) -> None:
         """Fill the input buffer and multiply it with a row of each bank per entry of `rows`."""
-        self._set_mode(registers=True)
-        self._lane.issue("WRGB", columns)
+        self._write_buffer(columns)
+        self._rows(columns, rows, held)
+
+    def _rows(self, columns: int, rows: tuple[int, ...], held: bool) -> None:
         for tiles in rows:
-            self._set_mode(registers=False)
-            self._close()
-            self._lane.issue("ACTAB", self._activates, 0, 1, uses=tiles * columns)
-            self._row_open = True
+            self._open(tiles * columns)
             if held:
-                self._lane.issue("MACAB", tiles * columns)
+                self._multiply(tiles * columns)
             else:
                 self.repeat(tiles, lambda: self._output(columns))
 
     def _output(self, columns: int) -> None:
         """One output of each bank, read out at once."""
-        self._set_mode(registers=False)
-        self._lane.issue("MACAB", columns)
+        if self._each:
+            self._write_bias(1)
+        self._multiply(columns)
         self._read_results(1)
-
-    def _read_results(self, outputs: int) -> None:
-        organisation = self._spec.organisation
-        bursts = ceil_div(organisation.banks * self._spec.units.element_bytes, organisation.burst_bytes)
-        self._set_mode(registers=True)
-        self._lane.issue("RDRES", outputs * bursts)
-
-    def _set_mode(self, registers: bool) -> None:
-        """Devices with TMOD reach buffer and registers in one mode and banks in another."""
-        if self._has_modes and registers != self._register_mode:
-            self._lane.issue("TMOD")
-        self._register_mode = registers and self._has_modes
-
-    def _close(self) -> None:
-        if self._row_open:
-            self._lane.issue("PREAB")
-            self._row_open = False
 
 
 def row_gemv(spec: PimSpec, rules: PimRules, outputs: int, inputs: int, vectors: int, reads: int = 0) -> PimWork:
