@@ -118,6 +118,8 @@ def _name(layer: int, kind: OperatorKind, mixed: bool) -> str:
 
 def _cached(builder: LayerBuilder, layer: int, work: AttentionWork) -> tuple[Access, ...]:
     """What a launch reads of the caches: the sequences' own, then the shared one."""
+    if not work.shared:
+        return (builder.kv(layer, work.keys),)
     shared = (builder.kv_shared(layer, tokens, times) for tokens, times in work.shared)
     return (builder.kv(layer, work.own_keys), *shared)
 
