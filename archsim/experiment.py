@@ -30,9 +30,11 @@ from archsim.config.units import PositiveInt
 from archsim.config.yamltree import Node, plain
 from archsim.expectations import Expectation
 from archsim.system import SystemSpec
+from archsim.workload.context_parallel import check_context_parallel
 from archsim.workload.precision import Precision
 from archsim.workload.requests import Request, read_requests
 from archsim.workload.shapes import ModelShape, load_model
+from archsim.workload.shared_prefix import NO_PREFIX, PrefixAttention, SharedPrefix, SharedPrefixSpec
 from archsim.workload.weights import check_tensor_parallel
 
 EXPERIMENT_FILE = "experiment.yaml"
@@ -68,7 +70,7 @@ class BatchingSpec(Spec):
 
 
 class PrefillSpec(Spec):
-    """One pass over `batch` prompts of `prompt_tokens` each, nothing cached before."""
+    """One pass over `batch` prompts of `prompt_tokens` each, nothing cached before but a shared prefix."""
 
     prompt_tokens: PositiveInt
     batch: PositiveInt = 1
@@ -78,12 +80,21 @@ class DecodeSpec(Spec):
     """One token for each sequence of the workload's batch, with `context_tokens` cached in each."""
 
     context_tokens: PositiveInt
+    context_parallel: Annotated[
+        PositiveInt, Field(description="devices with copies of the same KV heads that deal the cache out by tokens")
+    ] = 1
 
 
 class _Workload(Spec):
     model: Annotated[str, Field(description="a shipped model, or the path of a Hugging Face config.json")]
     precision: Precision = Precision()
     tensor_parallel: Annotated[PositiveInt, Field(description="devices that share every operator")] = 1
+    shared_prefix: SharedPrefixSpec | None = None
+
+    @property
+    def prefix(self) -> SharedPrefix:
+        """The shared prefix as lowering takes it."""
+        return NO_PREFIX if self.shared_prefix is None else self.shared_prefix.lowered
 
 
 class PhasesWorkload(_Workload):
@@ -383,7 +394,34 @@ def _misfits(loaded: LoadedSpec[ExperimentSpec], model: ModelShape) -> list[Prob
         check_tensor_parallel(model, workload.tensor_parallel)
     except UserError as error:
         problems.append(loaded.problem(path, error.message, error.expected, error.nearest))
+    problems += _cache_misfits(loaded, model)
     if workload.tensor_parallel > devices:
         message = f"{workload.tensor_parallel} devices are wanted, the system has {devices}"
         problems.append(loaded.problem(path, message, f"at most {devices}"))
+    return problems
+
+
+def _cache_misfits(loaded: LoadedSpec[ExperimentSpec], model: ModelShape) -> list[Problem]:
+    """Why a shared prefix, or a cache that devices deal out, can't be laid out on these devices."""
+    workload, has_pim = loaded.spec.workload, loaded.spec.system.device.pim is not None
+    prefix = workload.shared_prefix
+    paged = isinstance(workload, PhasesWorkload) and workload.kv_block_tokens is not None
+    decode = workload.decode if isinstance(workload, PhasesWorkload) else None
+    problems = []
+    if prefix is not None and prefix.attention is PrefixAttention.PER_SEQUENCE and has_pim:
+        message = "PIM lays out a cache of its own for each sequence, so it can't attend to a shared prefix"
+        expected = "cascade, whose prefix attention is the device's"
+        problems.append(loaded.problem("workload.shared_prefix.attention", message, expected))
+    if prefix is not None and paged:
+        message = "a shared prefix in a paged cache is not there yet"
+        problems.append(loaded.problem("workload.shared_prefix", message, "shared_prefix or kv_block_tokens"))
+    if decode is not None and decode.context_parallel > 1:
+        path = "workload.decode.context_parallel"
+        try:
+            check_context_parallel(model, workload.tensor_parallel, decode.context_parallel)
+        except UserError as error:
+            problems.append(loaded.problem(path, error.message, error.expected, error.nearest))
+        if has_pim or paged:
+            message = f"devices can't deal out {'a paged cache' if paged else 'the cache that PIM attends to'} yet"
+            problems.append(loaded.problem(path, message, "context_parallel: 1"))
     return problems

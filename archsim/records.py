@@ -14,6 +14,7 @@ class TensorClass(StrEnum):
 
     WEIGHT = "weight"
     KV = "kv"
+    KV_SHARED = "kv_shared"  # of a prefix that all sequences share, stored once
     ACTIVATION = "activation"
     EMBEDDING = "embedding"
 
@@ -27,11 +28,14 @@ class OperatorKind(StrEnum):
     ROPE = "rope"
     PREFILL_ATTENTION = "prefill_attention"
     DECODE_ATTENTION = "decode_attention"
+    PREFIX_ATTENTION = "prefix_attention"  # of a whole batch over a prefix that its sequences share
+    ATTENTION_MERGE = "attention_merge"  # of attention over parts of a context
     ACTIVATION = "activation"
     KV_APPEND = "kv_append"
     ROUTER = "router"
     ALL_REDUCE = "all_reduce"
     ALL_GATHER = "all_gather"
+    REDUCE_SCATTER = "reduce_scatter"
     HOP = "hop"  # to the next chip of a row
 
 
@@ -41,12 +45,14 @@ class Access:
 
     `tensor` names the storage: the same name in two operators is the same memory
     ("layers[3].qkv_proj.weight", "layers[3].kv", "layers[3].hidden"). `bytes` is what this
-    operator moves of it on ONE device, scales of block formats included.
+    operator moves of it on ONE device, scales of block formats included, all `passes` together:
+    a prefix may be read once for each sequence.
     """
 
     tensor: str
     tensor_class: TensorClass
     bytes: int
+    passes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,8 @@ class AttentionShape:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One kernel launch's worth of work on ONE device of a tensor-parallel group."""
+    """One kernel launch's worth of work on ONE device of a tensor-parallel group. A collective is among
+    `collective_devices` of the group, 0 for all."""
 
     name: str
     kind: OperatorKind
@@ -95,6 +102,7 @@ class Operator:
     reads: tuple[Access, ...] = ()
     writes: tuple[Access, ...] = ()
     collective_bytes: int = 0
+    collective_devices: int = 0
 
     @property
     def read_bytes(self) -> int:

@@ -49,6 +49,7 @@ from archsim.results_store import ensure_writable
 from archsim.serving.serve import serve
 from archsim.standing import facts_of, provenance_of
 from archsim.system import SystemSpec, load_system
+from archsim.workload.context_parallel import share_of
 from archsim.workload.operators import lower_decode, lower_prefill
 from archsim.workload.sub_batches import halves, interleaved
 
@@ -122,19 +123,22 @@ def _phases(loaded: LoadedExperiment, workload: PhasesWorkload, progress: bool) 
     tp, precision, model = workload.tensor_parallel, workload.precision, loaded.model
     prefill, decode = workload.prefill, workload.decode
     setup = replace(_setup(loaded), kv_block_tokens=workload.kv_block_tokens)
-    plan: list[tuple[OperatorTrace, int, str]] = []
+    behind = f", behind {setup.prefix.tokens} shared ones" if setup.prefix.tokens else ""
+    plan: list[tuple[Setup, OperatorTrace, int, str]] = []
     if prefill is not None:
-        what = f"{prefill.batch} x {prefill.prompt_tokens} prompt tokens"
-        trace = lower_prefill(model, precision, tp, (prefill.prompt_tokens,) * prefill.batch)
-        plan.append((trace, prefill.batch * prefill.prompt_tokens, what))
+        what = f"{prefill.batch} x {prefill.prompt_tokens} prompt tokens{behind}"
+        trace = lower_prefill(model, precision, tp, (prefill.prompt_tokens,) * prefill.batch, setup.prefix)
+        plan.append((setup, trace, prefill.batch * prefill.prompt_tokens, what))
     if decode is not None:
-        what = f"batch {workload.batch}, {decode.context_tokens} tokens of context each"
-        trace = _decode_trace(setup, (decode.context_tokens,) * workload.batch)
-        plan.append((trace, workload.batch * (decode.context_tokens + 1), what))
-    for trace, kv_tokens, _ in plan[1:]:
+        what = f"batch {workload.batch}, {decode.context_tokens} tokens of context each{behind}"
+        dealt = replace(setup, context_parallel=decode.context_parallel)
+        trace = _decode_trace(dealt, (decode.context_tokens,) * workload.batch)
+        kept = share_of(decode.context_tokens + 1, decode.context_parallel)
+        plan.append((dealt, trace, workload.batch * kept, what))
+    for setup, trace, kv_tokens, _ in plan[1:]:
         phase_machine(setup, trace.sequences, kv_tokens)  # all fits before anything runs
     phases = []
-    for trace, kv_tokens, what in plan:
+    for setup, trace, kv_tokens, what in plan:
         with _bar(f"simulating {trace.phase}", len(trace.operators), progress) as bar:
             outcome = run_phase(setup, trace, kv_tokens, bar.advance if bar is not None else None)
         phases.append(_phase_data(loaded, outcome, what))
@@ -146,9 +150,9 @@ def _decode_trace(setup: Setup, contexts: Sequence[int]) -> OperatorTrace:
     model, precision, tp = setup.model, setup.precision, setup.tensor_parallel
     pim = setup.system.device.pim
     if pim is None or not pim.overlap.sub_batches or len(contexts) < 2:
-        return lower_decode(model, precision, tp, contexts)
-    first, second = halves(contexts)
-    return interleaved(lower_decode(model, precision, tp, first), lower_decode(model, precision, tp, second))
+        return lower_decode(model, precision, tp, contexts, setup.prefix, setup.context_parallel)
+    first, second = (lower_decode(model, precision, tp, half, setup.prefix) for half in halves(contexts))
+    return interleaved(first, second)
 
 
 def _setup(loaded: LoadedExperiment) -> Setup:
@@ -160,6 +164,7 @@ def _setup(loaded: LoadedExperiment) -> Setup:
         tensor_parallel=spec.workload.tensor_parallel,
         cycle=spec.fidelity is Fidelity.CYCLE,
         shortcuts=not spec.no_shortcuts,
+        prefix=spec.workload.prefix,
         seed=spec.seed,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from archsim.config.units import format_quantity
-from archsim.experiment import Fidelity, LoadedExperiment
+from archsim.experiment import Fidelity, LoadedExperiment, PhasesWorkload, RequestsWorkload
 from archsim.memory.sram_memory import SramMemorySpec
 from archsim.metrics import FS_PER_SECOND
 from archsim.results import Provenance
@@ -26,7 +26,20 @@ def facts_of(loaded: LoadedExperiment) -> dict[str, str]:
         "memory per device": f"{memory.in_words}, {format_quantity(memory.peak_bytes_per_second, 'bytes/s')} peak",
         "precision": f"weights {workload.precision.weights}, KV {workload.precision.kv}, "
         f"activations {workload.precision.activations}",
-    } | (tiers | _network_facts(system.device) | _pim_facts(system))
+    } | (_cache_facts(workload) | tiers | _network_facts(system.device) | _pim_facts(system))
+
+
+def _cache_facts(workload: PhasesWorkload | RequestsWorkload) -> dict[str, str]:
+    """What sequences or devices share of the KV cache."""
+    facts = {}
+    prefix = workload.prefix
+    if prefix.tokens:
+        read = "once for the batch (cascade attention)" if prefix.cascade else "once for each sequence"
+        facts["shared prefix"] = f"{prefix.tokens} tokens, cached once, read {read}"
+    decode = workload.decode if isinstance(workload, PhasesWorkload) else None
+    if decode is not None and decode.context_parallel > 1:
+        facts["context parallel"] = f"{decode.context_parallel} devices deal the cache out by tokens in decode"
+    return facts
 
 
 def _network_facts(device: DeviceSpec) -> dict[str, str]:

@@ -6,6 +6,7 @@ products run at the engine's peak and the exponentials of the softmax follow the
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from fractions import Fraction
 from functools import lru_cache
 from math import ceil
@@ -37,13 +38,21 @@ class AttentionTileSpec(Spec):
     decode_key_block: PositiveInt
 
 
+class PrefixSchedule(StrEnum):
+    """How the tiles of attention to a prefix, that a batch's queries share, are dealt to units."""
+
+    SPLIT = "split"  # as in decode: whole tiles, or equal parts of their keys if there are few, in waves
+    EVEN = "even"  # each unit gets the same number of key blocks, cutting tiles where that falls (stream-K)
+
+
 class AttentionKernelSpec(Spec):
     """A library's attention kernel.
 
     A decode of up to `split_batch` sequences runs the split kernel (up to `max_splits` parts per sequence, sized
     so that the units are loaded `split_margin` times evenly) and always the combining kernel after it. A tile
     begins with `dependent_accesses` memory accesses that wait for each other (tile scheduler, sequence metadata,
-    page table, keys, output store); the split kernel's has `split_accesses`."""
+    page table, keys, output store); the split kernel's has `split_accesses`. Cascade attention's kernel for a shared
+    prefix is FlashAttention's own in vLLM (`prefix_schedule: split`); `even` is LeanAttention's (arXiv 2405.10480)."""
 
     tiles: tuple[AttentionTileSpec, ...]
     max_splits: PositiveInt
@@ -51,6 +60,7 @@ class AttentionKernelSpec(Spec):
     split_margin: PositiveFloat
     dependent_accesses: PositiveInt
     split_accesses: PositiveInt
+    prefix_schedule: PrefixSchedule = PrefixSchedule.SPLIT
 
     @field_validator("tiles")
     @classmethod
@@ -133,6 +143,33 @@ def decode_work(shape: AttentionShape, fmt: str, engines: AttentionEngines) -> T
         operand_elements=partial_queries * shape.query_heads * shape.head_dim
         + total_blocks * keys * (shape.head_dim + shape.value_dim),
         choice=f"{rows}x{keys}/{'split' if split else 'whole'}",
+    )
+
+
+def prefix_work(shape: AttentionShape, fmt: str, engines: AttentionEngines) -> TileWork:
+    """The queries of a whole batch, as one sequence, against all keys of a prefix; see PrefixSchedule.
+
+    Parts of tiles that were cut evenly are combined as the split kernel's are."""
+    kernel, units = engines.kernel, engines.matrix.units
+    if kernel.prefix_schedule is PrefixSchedule.SPLIT:
+        return decode_work(shape, fmt, engines)
+    tile = kernel.tile(shape.head_dim)
+    packed = sum(shape.query_tokens) * (shape.query_heads // shape.kv_heads)
+    keys = tile.decode_key_block
+    rows = tile.few_rows if packed <= tile.few_rows else tile.query_rows
+    tiles = ceil_div(packed, rows) * shape.kv_heads
+    blocks = tiles * ceil_div(sum(shape.context_tokens), keys)
+    share = ceil_div(blocks, units)
+    parts = tiles + ceil_div(blocks, share) - 1  # a cut within a tile makes one more
+    partial_bytes = parts * rows * shape.value_dim * PARTIAL_SUM_BYTES
+    return TileWork(
+        tiles=1,
+        tile_fs=share * engines.block_fs(shape, rows, keys, fmt),
+        serial_fs=kernel.split_accesses * engines.access_latency_fs,
+        tail_fs=2 * engines.access_latency_fs + engines.buffer.serve_fs(partial_bytes),
+        launches=2,
+        operand_elements=parts * rows * shape.head_dim + blocks * keys * (shape.head_dim + shape.value_dim),
+        choice=f"{rows}x{keys}/even",
     )
 
 

@@ -24,7 +24,7 @@ from archsim.engine.pim_overlap import PimOverlap
 from archsim.engine.placement import PagedKv
 from archsim.engine.prepare import Prepared, Preparer
 from archsim.engine.roofline import bound_records, overlapped
-from archsim.engine.tiering import TieredPlacement
+from archsim.engine.tiering import KvAges, TieredPlacement
 from archsim.engine.tiers import TierOutcome, Tiers
 from archsim.engine.work import COLLECTIVE_KINDS
 from archsim.kernels.program import (
@@ -69,7 +69,7 @@ class Machine:
         cold: no operand stays on chip between operators (single kernels, as benchmarks measure them).
         folded: record an iteration's operators of all layers under one name, and no timeline.
         paged_kv: the blocks of the KV cache, if it is paged.
-        kv_token_bytes: bytes of one token of all sequences in a layer's cache on one device, for placement by age.
+        kv_ages: of a layer's cache on one device, for placement by age.
     """
 
     def __init__(
@@ -83,13 +83,13 @@ class Machine:
         cold: bool = False,
         folded: bool = False,
         paged_kv: PagedKv | None = None,
-        kv_token_bytes: int | None = None,
+        kv_ages: KvAges | None = None,
     ) -> None:
         self.system = system
         self.devices = devices
         self.memory, main = main_memory(system.device.memory, shortcuts=shortcuts, paged_kv=paged_kv)
         self._tiers = Tiers(system.device, shortcuts=shortcuts)
-        self.placement = TieredPlacement(main, system.device.placement, self._tiers.stores, kv_token_bytes)
+        self.placement = TieredPlacement(main, system.device.placement, self._tiers.stores, kv_ages)
         pim = system.device.pim
         if pim is not None and paged_kv is not None:
             raise UserError("PIM lays out a contiguous KV cache", expected="no kv_block_tokens with `pim`")

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
 from archsim.engine.machine import Machine, Step, Trail
 from archsim.engine.placement import PagedKv
+from archsim.engine.tiering import KvAges
 from archsim.records import Access, Counts, OperatorTrace, TensorClass
 from archsim.system import SystemSpec
+from archsim.workload.context_parallel import share_of
 from archsim.workload.model import ModelShape
 from archsim.workload.operators import experts_of, tensors
 from archsim.workload.precision import Precision
+from archsim.workload.shared_prefix import NO_PREFIX, SharedPrefix
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,18 @@ def kv_storage(model: ModelShape, precision: Precision, tp: int, tokens: int) ->
         yield Access(f"layers[{layer}].kv", TensorClass.KV, layer_bytes * tokens)
 
 
+def shared_kv_storage(model: ModelShape, precision: Precision, tp: int, tokens: int) -> Iterator[Access]:
+    """The KV storage of `tokens` tokens of a shared prefix on one device, layer by layer."""
+    layer_bytes = model.kv_bytes_per_token_per_layer(precision, tp)
+    for layer in range(model.layers) if tokens else ():
+        yield Access(f"layers[{layer}].kv_shared", TensorClass.KV_SHARED, layer_bytes * tokens)
+
+
 @dataclass(frozen=True)
 class Setup:
     """A model on a system: what `new_machine` builds. `cycle` False takes roofline bounds; without `shortcuts` every
-    memory command is simulated (same numbers). `kv_block_tokens` are the tokens of a block of a paged cache."""
+    memory command is simulated (same numbers). `kv_block_tokens` are the tokens of a block of a paged cache; `prefix`
+    is cached once for all sequences. `context_parallel` devices deal the cache out by tokens."""
 
     system: SystemSpec
     model: ModelShape
@@ -55,15 +67,16 @@ class Setup:
     cycle: bool = True
     shortcuts: bool = True
     kv_block_tokens: int | None = None
+    prefix: SharedPrefix = NO_PREFIX
+    context_parallel: int = 1
     seed: int = 0
 
 
 def new_machine(
-    setup: Setup, *, folded: bool = False, paged_kv: PagedKv | None = None, sequences: int | None = None
+    setup: Setup, *, folded: bool = False, paged_kv: PagedKv | None = None, kv_ages: KvAges | None = None
 ) -> Machine:
-    """A machine with the model's weights in place; `sequences` if all are of one length. Raises UserError if they
-    don't fit."""
-    token_bytes = setup.model.kv_bytes_per_token_per_layer(setup.precision, setup.tensor_parallel)
+    """A machine with the model's weights in place; `kv_ages` if all sequences are of one length. Raises UserError if
+    they don't fit."""
     machine = Machine(
         setup.system,
         setup.tensor_parallel,
@@ -71,11 +84,24 @@ def new_machine(
         shortcuts=setup.shortcuts,
         folded=folded,
         paged_kv=paged_kv,
-        kv_token_bytes=token_bytes * sequences if sequences is not None else None,
+        kv_ages=kv_ages,
     )
     machine.name_experts(experts_of(setup.model, setup.precision, setup.tensor_parallel))
     machine.reserve(tensors(setup.model, setup.precision, setup.tensor_parallel))
     return machine
+
+
+def kv_ages(setup: Setup, sequences: int, kv_tokens: int) -> KvAges:
+    """Of a cache of which a device has `kv_tokens` tokens of `sequences` equal sequences."""
+    token_bytes = setup.model.kv_bytes_per_token_per_layer(setup.precision, setup.tensor_parallel)
+    devices = setup.context_parallel
+    return KvAges(Fraction(token_bytes, devices), sequences, kv_tokens // sequences * devices)
+
+
+def reserve_prefix(machine: Machine, setup: Setup) -> None:
+    """Place the cache of the shared prefix, once. Raises UserError if it doesn't fit beside the weights."""
+    tokens = share_of(setup.prefix.tokens, setup.context_parallel)
+    machine.reserve(tuple(shared_kv_storage(setup.model, setup.precision, setup.tensor_parallel, tokens)))
 
 
 def reserve_kv(machine: Machine, setup: Setup, tokens: int) -> None:
@@ -92,11 +118,11 @@ def paged_kv(setup: Setup, sequences: int, kv_tokens: int) -> PagedKv | None:
 
 
 def phase_machine(setup: Setup, sequences: int, kv_tokens: int) -> Machine:
-    """A machine with weights and a cache for `kv_tokens` tokens of `sequences` equal sequences in place.
-
-    Raises UserError if they don't fit."""
+    """A machine with weights, the shared prefix and a cache for `kv_tokens` tokens of `sequences` equal sequences in
+    place. Raises UserError if they don't fit."""
     pages = paged_kv(setup, sequences, kv_tokens)
-    machine = new_machine(setup, paged_kv=pages, sequences=sequences)
+    machine = new_machine(setup, paged_kv=pages, kv_ages=kv_ages(setup, sequences, kv_tokens))
+    reserve_prefix(machine, setup)
     reserve_kv(machine, setup, pages.pool_tokens if pages is not None else kv_tokens)
     return machine
 

@@ -111,11 +111,12 @@ class Placement:
             )
 
     def range_of(self, access: Access, *, write: bool) -> Range | Shares:
-        """The bursts an access moves: from the start of its tensor, or, for KV that is appended, at its end.
+        """The bursts an access moves: from the start of its tensor, or, for KV that is appended, at its end. Of several
+        passes, those behind the first are as many bursts more: rows behind the tensor stand for its own.
 
         `Shares` where channels differ: ragged ends, experts on channels of their own, a paged cache."""
         if access.tensor not in self._first_burst:
-            self._place(access.tensor, access.bytes, access.tensor_class)
+            self._place(access.tensor, access.bytes // access.passes, access.tensor_class)
         first = self._first_burst[access.tensor]
         layout = self._device.layout
         if layout is not None:
@@ -127,7 +128,7 @@ class Placement:
                 behind = write and access.tensor_class is TensorClass.KV
                 offset_bytes = max(0, self._size_bytes[access.tensor] - access.bytes) if behind else 0
                 return layout.contiguous(first * self._device.round_bytes + offset_bytes, access.bytes, write=write)
-        bursts = self._device.bursts(access.bytes)
+        bursts = self._device.bursts(access.bytes // access.passes) * access.passes
         if write and access.tensor_class is TensorClass.KV:
             first += max(0, self._device.bursts(self._size_bytes[access.tensor]) - bursts)
         return Range(first, bursts, write)

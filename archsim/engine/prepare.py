@@ -159,7 +159,7 @@ class Preparer:
         )
 
     def _collective(self, operator: Operator) -> Prepared:
-        key = (operator.kind, operator.collective_bytes)
+        key = (operator.kind, operator.collective_bytes, operator.collective_devices)
         time = self._collectives.get(key)
         if time is None:
             if len(self._collectives) >= KEPT:
@@ -312,6 +312,6 @@ def _nameless(operator: Operator) -> object:
         operator.vector_flops,
         operator.gemm,
         operator.attention,
-        tuple([(access.tensor_class, access.bytes) for access in operator.reads]),
+        tuple([(access.tensor_class, access.bytes, access.passes) for access in operator.reads]),
         tuple([(access.tensor_class, access.bytes) for access in operator.writes]),
     )

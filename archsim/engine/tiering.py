@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from math import ceil
 
 from archsim.config.errors import UserError
 from archsim.config.units import format_quantity
@@ -24,9 +25,29 @@ LM_HEAD = "lm_head.weight"
 CLASSES = {
     TensorClass.WEIGHT: Placeable.WEIGHTS,
     TensorClass.KV: Placeable.KV,
+    TensorClass.KV_SHARED: Placeable.KV_SHARED,
     TensorClass.ACTIVATION: Placeable.ACTIVATIONS,
     TensorClass.EMBEDDING: Placeable.EMBEDDINGS,
 }
+
+KV_CLASSES = (TensorClass.KV, TensorClass.KV_SHARED)
+
+
+@dataclass(frozen=True, slots=True)
+class KvAges:
+    """What a placement rule by age has to know of a layer's cache on one device: bytes of a token of one sequence, less
+    than all of them where devices deal the cache out; how many sequences; tokens of each that no other has. A prefix
+    that they share is older than those."""
+
+    token_bytes: Fraction
+    sequences: int
+    own_tokens: int
+
+    def newest_bytes(self, tokens: int, tensor_class: TensorClass) -> int:
+        """Bytes of the newest tokens of every sequence in a tensor of a class, rounded up."""
+        if tensor_class is TensorClass.KV_SHARED:
+            return ceil(max(0, tokens - self.own_tokens) * self.token_bytes)
+        return ceil(tokens * self.sequences * self.token_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +78,11 @@ class TierStore:
         self.next_round += self.device.bursts(size_bytes)
         self.used_bytes += size_bytes
 
-    def range_of(self, tensor: str, size_bytes: int) -> tuple[int, int]:
-        """(first round, rounds) of the beginning of a tensor."""
-        self.place(tensor, size_bytes)
-        return self._first_round[tensor], self.device.bursts(size_bytes)
+    def ranges_of(self, access: Access) -> tuple[tuple[int, int], ...]:
+        """(first round, rounds) of the beginning of a tensor, for each pass over it."""
+        size_bytes = access.bytes // access.passes
+        self.place(access.tensor, size_bytes)
+        return ((self._first_round[access.tensor], self.device.bursts(size_bytes)),) * access.passes
 
 
 class TieredPlacement:
@@ -70,16 +92,16 @@ class TieredPlacement:
         main: the main memory's placement.
         spec: the rules.
         stores: the other tiers by name.
-        kv_token_bytes: bytes of one token of all sequences in a layer's cache on this device, None if sequences differ.
+        kv_ages: of a layer's cache on this device, None if sequences differ.
     """
 
     def __init__(
-        self, main: Placement, spec: PlacementSpec, stores: Mapping[str, TierStore], kv_token_bytes: int | None
+        self, main: Placement, spec: PlacementSpec, stores: Mapping[str, TierStore], kv_ages: KvAges | None
     ) -> None:
         self.main = main
         self.stores = stores
         self._spec = spec
-        self._kv_token_bytes = kv_token_bytes
+        self._kv_ages = kv_ages
         self._experts: Mapping[str, int] = {}
         self._sizes: dict[str, int] = {}  # of whole KV tensors
 
@@ -131,7 +153,7 @@ class TieredPlacement:
         store = self.stores[tier]
         return TierPart(
             tier=tier,
-            ranges=tuple(store.range_of(access.tensor, access.bytes) for access in reads),
+            ranges=tuple(data for access in reads for data in store.ranges_of(access)),
             read_bytes=sum(access.bytes for access in reads),
             write_bytes=sum(access.bytes for access in writes),
             reads=_activations(reads),
@@ -139,13 +161,13 @@ class TieredPlacement:
         )
 
     def _shares(self, access: Access) -> Iterator[tuple[str, int]]:
-        """(tier, bytes) of an access; bytes above zero, together those of the access."""
-        left = access.bytes
+        """(tier, bytes) of an access; bytes above zero, together those of the access, in whole passes."""
+        left = access.bytes // access.passes
         for rule in self._spec.rules:
             if self._applies(rule, access):
-                taken = self._taken(rule, left)
+                taken = self._taken(rule, access.tensor_class, left)
                 if taken:
-                    yield rule.tier, taken
+                    yield rule.tier, taken * access.passes
                 left -= taken
             if not left:
                 return
@@ -155,23 +177,23 @@ class TieredPlacement:
                 "placement.rest is null",
                 expected="a rule for it, or placement.rest: hbm",
             )
-        yield self._spec.rest, left
+        yield self._spec.rest, left * access.passes
 
-    def _taken(self, rule: PlacementRule, left: int) -> int:
+    def _taken(self, rule: PlacementRule, tensor_class: TensorClass, left: int) -> int:
         if rule.share is not None:
             return int(left * Fraction(str(rule.share)))
         if rule.older_than_tokens is not None:
-            return max(0, left - self._newest_bytes(rule.older_than_tokens))
+            return max(0, left - self._newest_bytes(rule.older_than_tokens, tensor_class))
         return left
 
-    def _newest_bytes(self, tokens: int) -> int:
-        if self._kv_token_bytes is None:
+    def _newest_bytes(self, tokens: int, tensor_class: TensorClass) -> int:
+        if self._kv_ages is None:
             raise UserError(
                 "a placement rule by age (older_than_tokens) needs sequences of equal length, which served requests "
                 "are not",
                 expected="a rule with a share instead",
             )
-        return tokens * self._kv_token_bytes
+        return self._kv_ages.newest_bytes(tokens, tensor_class)
 
     def _age(self, access: Access, by_tier: dict[str, tuple[list[Access], list[Access]]]) -> None:
         """As new tokens are written, so many older ones leave the newest part of a cache that is split by age: they
@@ -179,7 +201,8 @@ class TieredPlacement:
         rule = next((rule for rule in self._spec.rules if self._by_age(rule, access)), None)
         if rule is None or access.tensor not in self._sizes:
             return
-        newest, whole = self._newest_bytes(rule.older_than_tokens or 0), self._sizes[access.tensor]
+        newest = self._newest_bytes(rule.older_than_tokens or 0, access.tensor_class)
+        whole = self._sizes[access.tensor]
         old_bytes = max(0, whole - newest) - max(0, whole - access.bytes - newest)
         leaving = replace(access, bytes=old_bytes - max(0, access.bytes - newest))
         if leaving.bytes > 0:
@@ -197,6 +220,8 @@ class TieredPlacement:
                 return False
         if rule.tensors is Placeable.EXPERTS:
             return access.tensor in self._experts
+        if rule.tensors is Placeable.KV:
+            return access.tensor_class in KV_CLASSES
         what = Placeable.WEIGHTS if access.tensor == LM_HEAD else CLASSES[access.tensor_class]
         return rule.tensors in (Placeable.ALL, what)
 

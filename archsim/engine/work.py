@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from archsim.compute.arithmetic import ceil_div, transfer_fs
-from archsim.compute.attention import AttentionEngines, decode_work, prefill_work
+from archsim.compute.attention import AttentionEngines, decode_work, prefill_work, prefix_work
 from archsim.compute.matrix import TileWork, gemm_work
 from archsim.compute.vector import vector_fs, vector_work
-from archsim.fabric.collectives import CollectiveTime, all_gather, all_reduce
+from archsim.fabric.collectives import CollectiveTime, all_gather, all_reduce, reduce_scatter
 from archsim.fabric.operations import Algorithm
 from archsim.memory.sram_memory import SramMemorySpec
 from archsim.records import Access, Operator, OperatorKind, TensorClass
@@ -25,8 +25,19 @@ MATRIX_KINDS = (
     OperatorKind.ROUTER,
     OperatorKind.PREFILL_ATTENTION,
     OperatorKind.DECODE_ATTENTION,
+    OperatorKind.PREFIX_ATTENTION,
 )
-COLLECTIVE_KINDS = (OperatorKind.ALL_REDUCE, OperatorKind.ALL_GATHER, OperatorKind.HOP)
+ATTENTION_KERNELS = {
+    OperatorKind.PREFILL_ATTENTION: prefill_work,
+    OperatorKind.DECODE_ATTENTION: decode_work,
+    OperatorKind.PREFIX_ATTENTION: prefix_work,
+}
+COLLECTIVES = {
+    OperatorKind.ALL_REDUCE: all_reduce,
+    OperatorKind.ALL_GATHER: all_gather,
+    OperatorKind.REDUCE_SCATTER: reduce_scatter,
+}
+COLLECTIVE_KINDS = (*COLLECTIVES, OperatorKind.HOP)
 """What the links do alone."""
 
 
@@ -114,8 +125,7 @@ def tile_work(operator: Operator, device: DeviceSpec, access_latency_fs: int, st
     fmt = operator.compute_format
     if operator.attention is not None:
         engines = AttentionEngines(device.matrix, device.vector, device.buffer, device.attention, access_latency_fs)
-        decode = operator.kind is OperatorKind.DECODE_ATTENTION
-        return (decode_work if decode else prefill_work)(operator.attention, fmt, engines)
+        return ATTENTION_KERNELS[operator.kind](operator.attention, fmt, engines)
     if operator.gemm is not None:
         return gemm_work(operator.gemm, fmt, device.matrix, device.buffer, access_latency_fs, stream_fs)
     return vector_work(operator.vector_flops, device.vector, access_latency_fs)
@@ -134,8 +144,8 @@ def collective_time(operator: Operator, system: SystemSpec, devices: int) -> Col
     if operator.kind is OperatorKind.HOP:
         return _hop_time(operator, system.device)
     assert system.link is not None  # system.py refuses several devices without a link
-    schedule = all_gather if operator.kind is OperatorKind.ALL_GATHER else all_reduce
-    return schedule(operator.collective_bytes, devices, system.link)
+    members = operator.collective_devices or devices
+    return COLLECTIVES[operator.kind](operator.collective_bytes, members, system.link)
 
 
 def _hop_time(operator: Operator, device: DeviceSpec) -> CollectiveTime:

@@ -192,7 +192,8 @@ class Placeable(StrEnum):
     ALL = "all"
     WEIGHTS = "weights"  # experts and an LM head of its own included
     EXPERTS = "experts"
-    KV = "kv"
+    KV = "kv"  # of a shared prefix included
+    KV_SHARED = "kv_shared"
     ACTIVATIONS = "activations"
     EMBEDDINGS = "embeddings"
 
@@ -201,7 +202,7 @@ class PlacementRule(Spec):
     """`tensors`, of all layers or of `layers` (first and last), lie on `tier`.
 
     With a `share`, that share of each tensor does; with `older_than_tokens`, of a KV cache all but the newest so many
-    tokens of each sequence. What is left goes on to the rules below."""
+    tokens of each sequence, of which a shared prefix has the oldest. What is left goes on to the rules below."""
 
     tensors: Placeable
     tier: str

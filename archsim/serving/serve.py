@@ -10,7 +10,7 @@ from archsim.config.errors import UserError
 from archsim.config.units import format_quantity
 from archsim.energy import energy_pj, total_pj, within_limit
 from archsim.engine.machine import Machine
-from archsim.engine.phases import Setup, kv_storage, reserve_kv
+from archsim.engine.phases import Setup, kv_storage, reserve_kv, reserve_prefix
 from archsim.experiment import BatchingSpec
 from archsim.records import Counts, OperatorRecord, RequestRecord
 from archsim.serving.batching import Scheduler
@@ -37,11 +37,13 @@ def serve(
 ) -> ServingOutcome:
     """Serve `requests` to the end on a machine that holds the weights of `setup`'s model.
 
-    The rest of the memory is KV cache. `on_finished` is told after each iteration how many requests have finished.
+    The rest of the memory is KV cache: of the prefix that is in front of every request, if there is one, then of the
+    requests' own tokens. `on_finished` is told after each iteration how many requests have finished.
 
     Raises:
         UserError: if a request can never fit the cache.
     """
+    reserve_prefix(machine, setup)
     capacity = kv_token_capacity(machine, setup)
     reserve_kv(machine, setup, capacity)
     scheduler = Scheduler(requests, batching, capacity)
@@ -53,7 +55,7 @@ def serve(
             assert arrival_fs is not None  # nothing runs and nothing comes, though not all have finished
             machine.wait_until(arrival_fs)
             continue
-        trace = lower_iteration(setup.model, setup.precision, machine.devices, iteration.shapes)
+        trace = lower_iteration(setup.model, setup.precision, machine.devices, iteration.shapes, setup.prefix)
         start_fs = machine.now_fs
         records = machine.run(trace, iteration.index)
         energy = iteration_energy_pj(records, machine.now_fs - start_fs, machine.system) * machine.devices
@@ -74,7 +76,7 @@ def kv_token_capacity(machine: Machine, setup: Setup) -> int:
     free = pim.free_bytes if pim is not None and pim.spec.separate else machine.placement.main.free_bytes
     if free < per_token:
         raise UserError(
-            f"the weights leave {format_quantity(max(0, free), 'bytes')} for the KV cache, less than one token's",
+            f"{_placed(setup)} leave {format_quantity(max(0, free), 'bytes')} for the KV cache, less than one token's",
             expected="a higher tensor_parallel, or a device with more memory",
         )
     return free // per_token
@@ -89,10 +91,15 @@ def _tiered_capacity(machine: Machine, setup: Setup) -> int:
     tokens = most_that_fits(fits)
     if tokens == 0:
         raise UserError(
-            "the weights leave no room for one token's KV cache on the tiers that placement gives it",
+            f"{_placed(setup)} leave no room for one token's KV cache on the tiers that placement gives it",
             expected="a higher tensor_parallel, larger tiers, or other placement rules",
         )
     return tokens
+
+
+def _placed(setup: Setup) -> str:
+    """What lies in memory before requests come."""
+    return "the weights and the shared prefix" if setup.prefix.tokens else "the weights"
 
 
 def iteration_energy_pj(records: Sequence[OperatorRecord], elapsed_fs: int, system: SystemSpec) -> float:

@@ -3,17 +3,23 @@
 A key-value pair is read from the cache once per launch, on the device that holds its head: a prompt's blocks of
 queries share it on chip (FlashAttention), as do the query heads of a group. A prompt's own keys and values
 go through the cache, too. Scores are counted exactly under the causal mask and the layer's window.
+
+A prefix that all sequences share is cached once. A kernel that knows no better reads it once for each sequence; cascade
+attention (shared_prefix.py) has a launch of its own for it.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from archsim.records import Access, AttentionShape, GemmShape, Operator, OperatorKind
+from archsim.workload.context_parallel import ContextGroup
 from archsim.workload.costs import SOFTMAX_FLOPS
 from archsim.workload.layers import LayerBuilder
 from archsim.workload.model import MlaShape
+from archsim.workload.shared_prefix import NO_PREFIX, Cascade, Heads, SharedPrefix
 from archsim.workload.weights import WeightKind
 
 Chunk = tuple[int, int]
@@ -22,7 +28,10 @@ Chunk = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class AttentionWork:
-    """What one launch has to do under one window: `scores` query-key pairs per head, over `keys` cached tokens."""
+    """What one launch has to do under one window: `scores` query-key pairs per head, over `keys` cached tokens.
+
+    `shared` are (tokens, times) of a shared prefix among the keys, read so many times. `cascade` is the prefix that
+    another launch attends to, NO_PREFIX for none; nothing of it is counted here."""
 
     kind: OperatorKind
     query_tokens: tuple[int, ...]
@@ -30,6 +39,13 @@ class AttentionWork:
     queries: int
     keys: int
     scores: int
+    shared: tuple[tuple[int, int], ...] = ()
+    cascade: SharedPrefix = NO_PREFIX
+
+    @property
+    def own_keys(self) -> int:
+        """Keys in the sequences' own caches."""
+        return self.keys - sum(tokens * times for tokens, times in self.shared)
 
 
 def keys_seen(new: int, before: int, window: int | None) -> int:
@@ -45,12 +61,22 @@ def causal_scores(new: int, before: int, window: int | None) -> int:
     return growing * before + growing * (growing + 1) // 2 + (new - growing) * window
 
 
-def attention_work(chunks: Sequence[Chunk], window: int | None) -> tuple[AttentionWork, ...]:
-    """The launches of a batch: prompts first, then sequences with one query each; either may be absent."""
+def attention_work(
+    chunks: Sequence[Chunk], window: int | None, prefix: SharedPrefix = NO_PREFIX
+) -> tuple[AttentionWork, ...]:
+    """The launches of a batch: prompts first, then sequences with one query each; either may be absent.
+
+    The first cached tokens of every chunk are those of `prefix`. Under a window there is no cascade, as in vLLM."""
     prompts = [chunk for chunk in chunks if chunk[0] > 1]
     decodes = [chunk for chunk in chunks if chunk[0] == 1] if len(prompts) < len(chunks) else []
     parts = ((OperatorKind.PREFILL_ATTENTION, prompts), (OperatorKind.DECODE_ATTENTION, decodes))
-    return tuple(_work(kind, part, window) for kind, part in parts if part)
+    if prefix.cascade and window is None:
+        own = [(kind, [(new, before - prefix.tokens) for new, before in part]) for kind, part in parts]
+        return tuple(replace(_work(kind, part, None), cascade=prefix) for kind, part in own if part)
+    works = [(_work(kind, part, window), part) for kind, part in parts if part]
+    if not prefix.tokens:
+        return tuple([work for work, _ in works])
+    return tuple(replace(work, shared=_shared_keys(part, window, prefix.tokens)) for work, part in works)
 
 
 def _work(kind: OperatorKind, chunks: Sequence[Chunk], window: int | None) -> AttentionWork:
@@ -63,18 +89,26 @@ def _work(kind: OperatorKind, chunks: Sequence[Chunk], window: int | None) -> At
     return AttentionWork(kind, queries, contexts, sum(queries), sum(contexts), scores)
 
 
+def _shared_keys(chunks: Sequence[Chunk], window: int | None, prefix_tokens: int) -> tuple[tuple[int, int], ...]:
+    """(tokens of the prefix that a sequence's queries see, how many sequences see so many)."""
+    own = [new + before - prefix_tokens for new, before in chunks]
+    seen = [max(0, keys_seen(*chunk, window) - mine) for chunk, mine in zip(chunks, own, strict=True)]
+    return tuple((tokens, times) for tokens, times in sorted(Counter(seen).items()) if tokens)
+
+
 def attention_operators(
-    builder: LayerBuilder, works: dict[int | None, tuple[AttentionWork, ...]]
+    builder: LayerBuilder, works: dict[int | None, tuple[AttentionWork, ...]], devices: int = 1
 ) -> Iterator[tuple[Operator, ...]]:
-    """One tuple of operators per layer; `works` has the work for each window that occurs in the model."""
+    """One tuple of operators per layer; `works` has the work for each window that occurs in the model. It is that of a
+    share of the tokens where `devices` deal a cache out."""
     mla = builder.model.mla
-    templates = {window: tuple(_Template(builder, work) for work in part) for window, part in works.items()}
+    templates = {window: tuple(_Template(builder, work, devices) for work in part) for window, part in works.items()}
     mixed = any(len(part) > 1 for part in works.values())
     for layer, window in enumerate(builder.model.windows):
         if mla:
             yield tuple(op for work in works[window] for op in _latent(builder, mla, work, layer, mixed))
         else:
-            yield tuple([template.at(layer, mixed) for template in templates[window]])
+            yield tuple([op for template in templates[window] for op in template.at(layer, mixed)])
 
 
 def _name(layer: int, kind: OperatorKind, mixed: bool) -> str:
@@ -82,11 +116,19 @@ def _name(layer: int, kind: OperatorKind, mixed: bool) -> str:
     return f"layers[{layer}].{kind.value if mixed else 'attention'}"
 
 
+def _cached(builder: LayerBuilder, layer: int, work: AttentionWork) -> tuple[Access, ...]:
+    """What a launch reads of the caches: the sequences' own, then the shared one."""
+    if not work.shared:
+        return (builder.kv(layer, work.keys),)
+    shared = (builder.kv_shared(layer, tokens, times) for tokens, times in work.shared)
+    return (builder.kv(layer, work.own_keys), *shared)
+
+
 class _Template:
     """An attention launch whose layers differ in nothing but the name of their cache."""
 
-    def __init__(self, builder: LayerBuilder, work: AttentionWork) -> None:
-        model, heads = builder.model, builder.heads
+    def __init__(self, builder: LayerBuilder, work: AttentionWork, devices: int) -> None:
+        model, heads = builder.model, builder.heads * devices
         self.kind = work.kind
         self.flops = 2 * work.scores * heads * (model.head_dim + model.value_dim)
         self.vector_flops = SOFTMAX_FLOPS * work.scores * heads
@@ -94,12 +136,18 @@ class _Template:
         self.shape = AttentionShape(
             heads, builder.kv_heads, model.head_dim, model.value_dim, work.query_tokens, work.context_tokens
         )
+        sizes = Heads(heads, builder.kv_heads, model.head_dim, model.value_dim)
         self.query = builder.activation("qkv", work.queries, heads * model.head_dim)
-        self.output = (builder.activation("attention_output", work.queries, heads * model.value_dim),)
-        self.builder, self.keys = builder, work.keys
+        self.output = builder.activation("attention_output", work.queries, builder.heads * model.value_dim)
+        self.outputs: tuple[Access, ...] = (self.output,)
+        self.group = ContextGroup(builder, devices, work.queries, sizes) if devices > 1 else None
+        if self.group is not None:
+            self.query, self.outputs = self.group.query, self.group.outputs
+        self.cascade = Cascade(builder, work.cascade, work.queries, sizes, self.query, self.outputs)
+        self.builder, self.work = builder, work
 
-    def at(self, layer: int, mixed: bool) -> Operator:
-        return Operator(
+    def at(self, layer: int, mixed: bool) -> tuple[Operator, ...]:
+        own = Operator(
             _name(layer, self.kind, mixed),
             self.kind,
             layer,
@@ -108,9 +156,11 @@ class _Template:
             self.format,
             None,
             self.shape,
-            (self.query, self.builder.kv(layer, self.keys)),
-            self.output,
+            (self.query, *_cached(self.builder, layer, self.work)),
+            self.outputs,
         )
+        operators = self.cascade.around(own)
+        return operators if self.group is None else self.group.around(operators, self.output)
 
 
 def _latent(builder: LayerBuilder, mla: MlaShape, work: AttentionWork, layer: int, mixed: bool) -> Iterator[Operator]:
@@ -133,7 +183,7 @@ def _absorbed(builder: LayerBuilder, mla: MlaShape, work: AttentionWork, layer: 
         (builder.activation("query", tokens, heads * mla.query_dim), builder.weights[prefix + "kv_b_proj.key.weight"]),
         latent_query,
     )
-    yield Operator(
+    own = Operator(
         _name(layer, work.kind, mixed),
         work.kind,
         layer,
@@ -141,9 +191,11 @@ def _absorbed(builder: LayerBuilder, mla: MlaShape, work: AttentionWork, layer: 
         vector_flops=SOFTMAX_FLOPS * work.scores * heads,
         compute_format=builder.precision.attention_compute_format,
         attention=AttentionShape(heads, 1, mla.cached_dim, mla.kv_rank, work.query_tokens, work.context_tokens),
-        reads=(latent_query, builder.kv(layer, work.keys)),
+        reads=(latent_query, *_cached(builder, layer, work)),
         writes=(latent_output,),
     )
+    sizes = Heads(heads, 1, mla.cached_dim, mla.kv_rank)
+    yield from Cascade(builder, work.cascade, tokens, sizes, latent_query, (latent_output,)).around(own)
     yield _per_head(
         builder,
         prefix + "value_expand",
@@ -156,13 +208,12 @@ def _absorbed(builder: LayerBuilder, mla: MlaShape, work: AttentionWork, layer: 
 
 def _expanded(builder: LayerBuilder, mla: MlaShape, work: AttentionWork, layer: int, mixed: bool) -> Iterator[Operator]:
     """Keys and values of all heads are computed from the latents, then attention is as with ordinary heads."""
-    prefix, heads = f"layers[{layer}].", builder.heads
-    shape = GemmShape(work.keys, heads * (mla.nope_dim + mla.value_dim), mla.kv_rank)
-    expanded = builder.activation("expanded_kv", work.keys, heads * (mla.query_dim + mla.value_dim))
-    names = (prefix + "kv_b_proj.key.weight", prefix + "kv_b_proj.value.weight")
-    reads = (builder.kv(layer, work.keys), *(builder.weights[name] for name in names))
-    yield _per_head(builder, prefix + "kv_b_proj", layer, shape, reads, expanded)
-    yield Operator(
+    heads = builder.heads
+    query = builder.activation("query", work.queries, heads * mla.query_dim)
+    output = builder.activation("attention_output", work.queries, heads * mla.value_dim)
+    expand, expanded = _expand(builder, mla, layer, work.keys, _cached(builder, layer, work), "kv_b_proj")
+    yield expand
+    own = Operator(
         _name(layer, work.kind, mixed),
         work.kind,
         layer,
@@ -170,9 +221,29 @@ def _expanded(builder: LayerBuilder, mla: MlaShape, work: AttentionWork, layer: 
         vector_flops=SOFTMAX_FLOPS * work.scores * heads,
         compute_format=builder.precision.activation_format.element,
         attention=AttentionShape(heads, heads, mla.query_dim, mla.value_dim, work.query_tokens, work.context_tokens),
-        reads=(builder.activation("query", work.queries, heads * mla.query_dim), expanded),
-        writes=(builder.activation("attention_output", work.queries, heads * mla.value_dim),),
+        reads=(query, expanded),
+        writes=(output,),
     )
+    if not work.cascade.tokens:
+        yield own
+        return
+    cached = (builder.kv_shared(layer, work.cascade.tokens, 1),)
+    expand, expanded = _expand(builder, mla, layer, work.cascade.tokens, cached, "prefix_kv_b_proj")
+    yield expand
+    sizes = Heads(heads, heads, mla.query_dim, mla.value_dim)
+    yield from Cascade(builder, work.cascade, work.queries, sizes, query, (output,), expanded).around(own)
+
+
+def _expand(
+    builder: LayerBuilder, mla: MlaShape, layer: int, keys: int, cached: tuple[Access, ...], name: str
+) -> tuple[Operator, Access]:
+    """Keys and values of all heads out of cached latents, and what that writes."""
+    prefix, heads = f"layers[{layer}].", builder.heads
+    shape = GemmShape(keys, heads * (mla.nope_dim + mla.value_dim), mla.kv_rank)
+    target = "expanded_kv" if name == "kv_b_proj" else "expanded_prefix_kv"
+    expanded = builder.activation(target, keys, heads * (mla.query_dim + mla.value_dim))
+    weights = (builder.weights[prefix + f"kv_b_proj.{part}.weight"] for part in ("key", "value"))
+    return _per_head(builder, prefix + name, layer, shape, (*cached, *weights), expanded), expanded
 
 
 def _per_head(

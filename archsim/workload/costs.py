@@ -15,6 +15,10 @@ ROPE_FLOPS = 3
 """x cos + rotated(x) sin: two products and a sum."""
 SOFTMAX_FLOPS = 5
 """Per score: scale, running maximum, minus maximum, exponential, running sum."""
+MERGE_FLOPS, MERGE_HEAD_FLOPS = 3, 8
+"""Attention over two parts of a context becomes one (vLLM's merge_attn_states). Per element of the output: two products
+and a sum. Per query and head, from the log-sum-exp of each part: maximum, two differences, two exponentials, a sum,
+two quotients."""
 ACTIVATION_FLOPS = {FfnActivation.SILU: 4, FfnActivation.GELU: 9, FfnActivation.RELU: 1}
 """SiLU x / (1 + exp(-x)): negate, exponential, plus 1, divide. GELU by tanh: x * x, times x, times 0.0447,
 plus x, times sqrt(2/pi), tanh, plus 1, times x, times 0.5. ReLU: maximum."""

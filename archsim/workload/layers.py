@@ -62,6 +62,11 @@ class LayerBuilder:
         """The KV cache of `tokens` tokens in one layer."""
         return Access(f"layers[{layer}].kv", TensorClass.KV, tokens * self.kv_token_bytes)
 
+    def kv_shared(self, layer: int, tokens: int, passes: int) -> Access:
+        """`tokens` tokens of the shared prefix's KV cache in one layer, read `passes` times."""
+        size_bytes = tokens * passes * self.kv_token_bytes
+        return Access(f"layers[{layer}].kv_shared", TensorClass.KV_SHARED, size_bytes, passes)
+
     def linear(
         self, name: str, layer: int, rows: int, source: str, target: str, kind: OperatorKind = OperatorKind.GEMM
     ) -> Operator:
@@ -207,8 +212,8 @@ class LayerBuilder:
 
     # -- one layer, but for attention itself ------------------------------------------------------------------------
 
-    def before_attention(self, layer: int, tokens: int) -> Iterator[Operator]:
-        """Norm, projections, rotation and the append to the KV cache."""
+    def before_attention(self, layer: int, tokens: int, kept: int) -> Iterator[Operator]:
+        """Norm, projections, rotation and the append to the KV cache, of as many tokens as this device keeps."""
         prefix = f"layers[{layer}]."
         if layer == 0:
             yield self.norm(prefix + "input_norm", layer, tokens, "residual", "normed", self.model.hidden)
@@ -217,9 +222,9 @@ class LayerBuilder:
         if self.model.mla:
             yield from self._latent_projections(self.model.mla, prefix, layer, tokens)
         else:
-            yield from self._projections(prefix, layer, tokens)
+            yield from self._projections(prefix, layer, tokens, kept)
 
-    def _projections(self, prefix: str, layer: int, tokens: int) -> Iterator[Operator]:
+    def _projections(self, prefix: str, layer: int, tokens: int, kept: int) -> Iterator[Operator]:
         yield self.linear(prefix + "qkv_proj", layer, tokens, "normed", "qkv")
         rotated = (self.heads + self.kv_heads) * self.model.head_dim
         keys = self.activation("qkv", tokens, rotated)
@@ -231,8 +236,8 @@ class LayerBuilder:
             yield self.vector(
                 prefix + "rope", OperatorKind.ROPE, layer, ROPE_FLOPS * tokens * rotated, (keys,), (keys,)
             )
-        new = self.activation("qkv", tokens, 2 * self.kv_heads * self.model.head_dim)
-        yield self.vector(prefix + "kv_append", OperatorKind.KV_APPEND, layer, 0, (new,), (self.kv(layer, tokens),))
+        new = self.activation("qkv", kept, 2 * self.kv_heads * self.model.head_dim)
+        yield self.vector(prefix + "kv_append", OperatorKind.KV_APPEND, layer, 0, (new,), (self.kv(layer, kept),))
 
     def _latent_projections(self, mla: MlaShape, prefix: str, layer: int, tokens: int) -> Iterator[Operator]:
         if mla.query_rank is None:

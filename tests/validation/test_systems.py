@@ -6,8 +6,10 @@ from fractions import Fraction
 
 import pytest
 
+from archsim.compute.arithmetic import most_that_fits
+from archsim.config.errors import UserError
 from archsim.engine.phases import Setup, phase_machine
-from archsim.experiment import load_experiment
+from archsim.experiment import LoadedExperiment, PhasesWorkload, load_experiment
 from archsim.memory.device import HbmDevice, Range, Transfer
 from archsim.memory.sram_memory import SramMemorySpec
 from archsim.memory.tiers import DramTier
@@ -209,6 +211,107 @@ def test_h3_gains_vanish_with_attention_over_the_shared_cache() -> None:
     assert ONE_M.gain() / 2.28 < 0.6  # per watt, at equal numbers of GPUs, 2280 W for 1000 W
 
 
+TEN_M_DEVICES = {
+    "system.devices": 32,
+    "workload.tensor_parallel": 32,
+    "workload.shared_prefix.tokens": 10 * 2**20,
+    "workload.decode.context_parallel": 4,  # 32 devices have four copies of each KV head
+}
+HBM_ALONE = {"system.device.tiers": {}, "system.device.placement.rules": [], "system.device.power.limit": "1000 W"}
+FREE_ATTENTION = {
+    "system.device.matrix.peak.fp16": "1000000 PFLOP/s",  # attention alone multiplies in 16 bits
+    "system.device.vector.peak": "1000000 PFLOP/s",
+    "system.device.vector.special_per_clock": 10**9,
+}
+HALF_HBF = {"system.device.tiers.hbf.stacks": 4, "system.device.tiers.hbf.capacity": "1.5 TB"}
+WATTS = 2280 / 1000  # with HBF over without, by the paper's TDPs
+
+
+def h3(changes: dict[str, object]) -> LoadedExperiment:
+    return load_experiment("llama3_405b_h3_shared", changes)
+
+
+def batch_that_fits(changes: dict[str, object]) -> int:
+    """Sequences with 2048 tokens of their own behind the shared ones."""
+    loaded = h3(changes)
+    workload = loaded.spec.workload
+    assert isinstance(workload, PhasesWorkload) and workload.decode is not None
+    devices = workload.decode.context_parallel
+    setup = Setup(
+        loaded.system.spec,
+        LLAMA_405B,
+        workload.precision,
+        workload.tensor_parallel,
+        prefix=workload.prefix,
+        context_parallel=devices,
+    )
+
+    def fits(batch: int) -> bool:
+        try:
+            phase_machine(setup, batch, batch * 2048 // devices)
+        except UserError:
+            return False
+        return True
+
+    return most_that_fits(fits)
+
+
+def h3_gain(case: dict[str, object], *, hbm: dict[str, object], hbf: dict[str, object]) -> tuple[float, float]:
+    """Throughput with HBF over without, each at the batch that fits: as simulated, and with collectives for nothing."""
+    rates = []
+    for changes in (case | hbf, case | HBM_ALONE | hbm):
+        batch = batch_that_fits(changes)
+        (phase,) = simulate(h3(changes | {"workload.batch": batch})).phases
+        step_fs = sum(record.duration_fs for record in phase.records)
+        rates.append((batch / step_fs, batch / (step_fs - sum(record.cause_fs["link"] for record in phase.records))))
+    return rates[0][0] / rates[1][0], rates[0][1] / rates[1][1]
+
+
+@pytest.mark.parametrize(("case", "ratio", "within"), [({}, 2.6, 0.01), (TEN_M_DEVICES, 18.8, 0.05)], ids=["1M", "10M"])
+def test_h3_batches_fit_a_run(case: dict[str, object], ratio: float, within: float) -> None:
+    """At 10M, 5810 / 296 = 19.6 instead of 18.8: weights and shared cache leave 5% of HBM, and 32 devices have four
+    copies of each KV head's projections."""
+    assert batch_that_fits(case) / batch_that_fits(case | HBM_ALONE) == pytest.approx(ratio, rel=within)
+
+
+@pytest.mark.validate
+@pytest.mark.parametrize(
+    ("case", "schedule", "published", "found"),
+    [
+        ({}, "even", 1.25, 1.02),
+        ({}, "split", 1.25, 0.68),
+        (TEN_M_DEVICES, "even", 6.14, 1.02),
+        (TEN_M_DEVICES, "split", 6.14, 1.00),
+    ],
+)
+def test_h3_gains_vanish_in_runs(case: dict[str, object], schedule: str, published: float, found: float) -> None:
+    """Attention over the shared cache takes 92% of a step or more, and a larger batch has more of it."""
+    kernel = {"system.device.attention.prefix_schedule": schedule}
+    gain, _ = h3_gain(case, hbm=kernel, hbf=kernel)
+    assert gain == pytest.approx(found, abs=0.01)
+    assert gain < 0.85 * published
+
+
+@pytest.mark.validate
+@pytest.mark.parametrize(
+    ("case", "hbf", "published", "off", "off_without_collectives"),
+    [
+        ({}, {}, 1.25, 0.11, 0.04),
+        (TEN_M_DEVICES, {}, 6.14, -0.21, -0.18),
+        (TEN_M_DEVICES, {}, 2.69 * WATTS, -0.21, -0.18),
+        (TEN_M_DEVICES, HALF_HBF, 2.09 * WATTS, -0.06, -0.08),
+    ],
+    ids=["1M", "10M", "10M per watt", "10M per watt, half of HBF"],
+)
+def test_h3_gains_with_attention_for_nothing(
+    case: dict[str, object], hbf: dict[str, object], published: float, off: float, off_without_collectives: float
+) -> None:
+    """How far runs are from the published gains if engines attend in no time."""
+    gain, without = h3_gain(case, hbm=FREE_ATTENTION, hbf=FREE_ATTENTION | hbf)
+    assert gain / published - 1 == pytest.approx(off, abs=0.01)
+    assert without / published - 1 == pytest.approx(off_without_collectives, abs=0.01)
+
+
 # ---------------------------------------------------------------- RPU (HPCA 2026)
 
 
@@ -264,8 +367,6 @@ def test_wse3_bandwidth_is_two_thirds_of_the_published_one() -> None:
 
 
 def test_llama_70b_fits_no_single_wafer() -> None:
-    from archsim.config.errors import UserError
-
     setup = Setup(system("wse3"), load_model("llama-3-70b"), BF16, 1)
     with pytest.raises(UserError, match="too much"):
         phase_machine(setup, 1, 1)
