@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from archsim.config.errors import UserError
 from archsim.memory.pim_memory import PimMemorySpec
 from archsim.memory.tiers import TierSpec
 from archsim.records import Counts
@@ -116,9 +117,17 @@ def within_limit(energy: Mapping[str, float], elapsed_fs: int, power: PowerSpec)
     """The components as a board at its power limit draws them: all but `static` scaled down to meet it.
 
     A board at its limit lowers clock and voltage: each event then costs less. The time it loses is part of the matrix
-    engine's `efficiency`, which is measured at the limit, so time stays as it is."""
-    if elapsed_fs <= 0 or not power_w(energy, elapsed_fs, power).limited:
+    engine's `efficiency`, which is measured at the limit, so time stays as it is. Raises UserError if the limit is
+    lower than that and what the counts ask for is above it: nobody knows here how much longer it would take."""
+    if elapsed_fs <= 0 or not (board := power_w(energy, elapsed_fs, power)).limited:
         return dict(energy)
+    if power.efficiency_at is not None and power.limit < power.efficiency_at:
+        raise UserError(
+            f"work asks a device for {min(board.demand, power.efficiency_at):.0f} W, above its power limit of "
+            f"{power.limit:.0f} W; how much longer it takes then is not simulated",
+            expected=f"a limit of {power.efficiency_at:.0f} W, at which the engines' efficiency was measured, or one "
+            "that all work stays below",
+        )
     allowed = (power.limit - power.idle) * elapsed_fs / FS_PER_PJ_AND_WATT
     scale = allowed / (total_pj(energy) - energy["static"])
     return {name: amount if name == "static" else amount * scale for name, amount in energy.items()}

@@ -139,10 +139,14 @@ class LaunchSpec(Spec):
 
 
 class PowerSpec(Spec):
-    """Of one device's board: `idle` is drawn whatever it does (leakage, clocks, regulators), `limit` is enforced."""
+    """Of one device's board: `idle` is drawn whatever it does (leakage, clocks, regulators), `limit` is enforced.
+
+    A board at its limit lowers its clocks. What that costs is part of the engines' `efficiency`, measured at the limit
+    `efficiency_at`, or at `limit` if it isn't given; how much longer work takes below it isn't simulated (energy.py)."""
 
     idle: Watts
     limit: Watts
+    efficiency_at: Watts | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "PowerSpec":
@@ -185,6 +189,12 @@ class DeviceSpec(Spec):
         if not isinstance(self.buffer, SramBufferSpec):
             return self.power
         return self.power.model_copy(update={"idle": self.power.idle + self.buffer.technology.refresh_watts})
+
+    @property
+    def buffer_is_slower_than_memory(self) -> bool:
+        """Whether what passes the buffer on its way from memory takes longer there than on the memory's pins. A faster
+        one adds nothing to a stream."""
+        return self.buffer.bandwidth < self.memory.peak_bytes_per_second
 
     @property
     def window_bytes(self) -> int:

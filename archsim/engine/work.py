@@ -92,7 +92,10 @@ def operator_work(
         0 if operator.kind in MATRIX_KINDS else transfer_fs(operand_bytes, device.buffer.bandwidth),
         transfer_fs(memory_bytes, device.noc),
     )
-    network_fs = transfer_fs(memory_bytes, flow.bytes_per_second) if flow is not None else 0
+    network_fs = max(
+        transfer_fs(memory_bytes, flow.bytes_per_second) if flow is not None else 0,
+        transfer_fs(memory_bytes, device.buffer.bandwidth) if device.buffer_is_slower_than_memory else 0,
+    )
     return OperatorWork(
         reads=reads,
         writes=writes,
@@ -163,14 +166,21 @@ def roofline_memory_fs(memory_bytes: int, peak: Fraction) -> int:
 
 def roofline_fs(operator: Operator, work: OperatorWork, device: DeviceSpec, peak: Fraction) -> int:
     """The largest of arithmetic at peak rate and bytes at peak bandwidth, of a simulated network too, rounded down
-    (Williams et al., CACM 2009)."""
-    compute_fs = 0
-    if operator.matrix_flops and operator.kind in MATRIX_KINDS:
-        compute_fs = operator.matrix_flops * 10**15 // device.matrix.peak_flops(operator.compute_format)
+    (Williams et al., CACM 2009). What elementwise work reads of the buffer counts at the buffer's rate."""
+    compute_fs = operator.vector_flops * 10**15 // device.vector.peak
+    if operator.kind not in MATRIX_KINDS:
+        compute_fs = max(compute_fs, roofline_memory_fs(work.buffer_read_bytes, Fraction(device.buffer.bandwidth)))
+    elif operator.matrix_flops:
+        matrix_fs = operator.matrix_flops * 10**15 // device.matrix.peak_flops(operator.compute_format)
+        compute_fs = max(compute_fs, matrix_fs)
     return max(compute_fs, roofline_memory_fs(work.memory_bytes, peak), roofline_noc_fs(work.memory_bytes, device))
 
 
 def roofline_noc_fs(memory_bytes: int, device: DeviceSpec) -> int:
-    """Femtoseconds that the bytes take at the rate of a simulated network's busiest link; 0 without one."""
+    """Femtoseconds that the bytes take at the rate of a simulated network's busiest link, or of a buffer that is slower
+    than the memory; 0 without either."""
     flow = device.memory_flow
-    return roofline_memory_fs(memory_bytes, flow.bound) if flow is not None else 0
+    network_fs = roofline_memory_fs(memory_bytes, flow.bound) if flow is not None else 0
+    if not device.buffer_is_slower_than_memory:
+        return network_fs
+    return max(network_fs, roofline_memory_fs(memory_bytes, Fraction(device.buffer.bandwidth)))

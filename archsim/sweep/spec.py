@@ -8,7 +8,7 @@ axes:                                        # every combination of
     cases: {H200: {}, "4 stacks": {system.device.memory.stacks: 4, system.device.memory.capacity: 94 GB}}
   workload.batch: [1, 8, 64]                 # a list
   workload.decode.context_tokens: {from: 1024, to: 65536, points: 7, scale: log}
-  system.device.power.limit: {from: 400 W, to: 700 W, step: 100 W, when: hardware == 'H200'}
+  system.device.power.idle: {from: 100 W, to: 160 W, step: 30 W, when: hardware == 'H200'}
 where: workload.batch * workload.decode.context_tokens <= 4e6
 best: decode.tpot
 """

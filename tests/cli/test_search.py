@@ -33,7 +33,7 @@ axes:
       five: {system.device.memory.stacks: 5, system.device.memory.capacity: 117.5 GB}
       six: {}
       too many: {workload.tensor_parallel: 2}
-  system.device.power.limit: {from: 300 W, to: 700 W, when: stacks == 'six'}
+  system.device.power.idle: {from: 100 W, to: 200 W, when: stacks == 'six'}
 quantities:
   area: {expression: 121 * system.device.memory.stacks, unit: mm2}
 objectives: [decode.throughput, decode.energy_per_token, {value: area, direction: minimize}]
@@ -135,7 +135,7 @@ def test_a_trial_is_an_ordinary_run(uninterrupted: Path) -> None:
     changes = {
         "workload.prefill": None,
         "workload.batch": int(row["workload.batch"]),
-        "system.device.power.limit": f"{row['system.device.power.limit']} W",
+        "system.device.power.idle": f"{row['system.device.power.idle']} W",
     }
     single = archsim.run(uninterrupted / "experiment.yaml", changes, out=uninterrupted / "single")
     assert {name: row[name] for name in single.metrics} == {n: m.value for n, m in single.metrics.items()}

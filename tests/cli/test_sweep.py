@@ -36,7 +36,7 @@ axes:
     cases:
       six: {}
       seven: {system.device.memory.stacks: 7, system.device.memory.capacity: 160 GB}
-  system.device.power.limit: {from: 400 W, to: 500 W, step: 100 W, when: stacks == 'six'}
+  system.device.power.idle: {from: 100 W, to: 200 W, step: 100 W, when: stacks == 'six'}
 best: decode.tpot
 """
 
@@ -141,12 +141,12 @@ def test_the_table_is_tidy_and_its_numbers_are_those_of_single_runs(folder: Path
     table = pd.read_parquet(folder / "out" / "results.parquet")
     assert table["workload.batch"].tolist() == [1, 1, 1, 2, 2, 2]
     assert table["stacks"].tolist() == ["six", "six", "seven"] * 2
-    assert table["system.device.power.limit"].fillna(0).tolist() == [400, 500, 0] * 2
+    assert table["system.device.power.idle"].fillna(0).tolist() == [100, 200, 0] * 2
     assert table["point"].is_unique
     assert table["error"].isna().all()
     schema = pq.read_schema(folder / "out" / "results.parquet")
     assert schema.field("decode.tpot").metadata == {b"unit": b"s"}
-    assert schema.field("system.device.power.limit").metadata == {b"unit": b"W"}
+    assert schema.field("system.device.power.idle").metadata == {b"unit": b"W"}
 
     changes = {"workload.batch": 2, "system.device.memory.stacks": 7, "system.device.memory.capacity": "160 GB"}
     single = archsim.run(folder / "experiment.yaml", changes, out=folder / "single")
@@ -165,7 +165,7 @@ def test_python_gives_the_same_rows_as_the_command_line(folder: Path, monkeypatc
     assert frame.attrs["units"]["decode.energy_per_token"] == "J"
     assert (folder / "called/results.parquet").read_bytes() == (folder / "typed/results.parquet").read_bytes()
 
-    axes = {"workload.batch": [1, 2], "system.device.power.limit": ["400 W", "500 W"]}
+    axes = {"workload.batch": [1, 2], "system.device.power.idle": ["100 W", "200 W"]}
     part = archsim.sweep("experiment.yaml", axes, out="called", workers=1)
     shared = frame[frame["stacks"] == "six"]
     assert part["point"].tolist() == shared["point"].tolist(), "the same experiments have the same keys"

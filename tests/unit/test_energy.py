@@ -111,3 +111,19 @@ def test_each_component_by_hand() -> None:
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(UserError, match="no multiply-accumulate in 'fp4'"):
         energy_pj(Counts(matrix_macs={"mxfp4": 1}), 1, H200.energy, H200.device.power)
+
+
+def test_a_limit_below_the_one_that_efficiency_holds_at_is_refused_where_it_binds() -> None:
+    """Times can't follow it, so energies that do would make it look like a gift."""
+    power = H200.device.power.model_copy(update={"limit": 400.0})
+    assert power.efficiency_at == 700
+
+    def asked(watts: float) -> dict[str, float]:
+        """Picojoules in 1000 fs: one for each watt."""
+        return dict.fromkeys(COMPONENTS, 0.0) | {"static": power.idle, "matrix": watts - power.idle}
+
+    assert within_limit(asked(390), 1000, power) == asked(390)
+    with pytest.raises(UserError, match="asks a device for 600 W, above its power limit of 400 W"):
+        within_limit(asked(600), 1000, power)
+    lifted = power.model_copy(update={"efficiency_at": None})
+    assert total_pj(within_limit(asked(600), 1000, lifted)) == pytest.approx(400)
