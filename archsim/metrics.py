@@ -69,7 +69,7 @@ _CAUSE_WORDS = {
     "row": "row activation and bank conflicts",
     "turnaround": "HBM bus turnaround",
     "refresh": "HBM refresh",
-    "noc": "waiting on a simulated on-chip network",
+    "noc": "waiting on a simulated on-chip network, or on a buffer slower than memory",
     "pim": "processing in memory, and the way there and back",
     "tier": "waiting for data of another memory tier",
     "fill": "memory pipeline fill and drain",

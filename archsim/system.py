@@ -142,7 +142,7 @@ class PowerSpec(Spec):
     """Of one device's board: `idle` is drawn whatever it does (leakage, clocks, regulators), `limit` is enforced.
 
     A board at its limit lowers its clocks. What that costs is part of the engines' `efficiency`, measured at the limit
-    `efficiency_at`, or at `limit` if it isn't given; how much longer work takes below it isn't simulated (energy.py)."""
+    `efficiency_at`, or at `limit` without it; how much longer work takes below it isn't simulated (energy.py)."""
 
     idle: Watts
     limit: Watts

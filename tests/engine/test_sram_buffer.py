@@ -127,3 +127,22 @@ def test_a_gain_cell_memory_is_refreshed(tmp_path: Path) -> None:
     assert refreshes > 0 and leaky.metrics["decode.time.refresh"].value > 0
     each_pj = 2 * 8 * technology.capacity / 64 * (technology.energy.read + technology.energy.write)
     assert leaky.metrics["decode.energy.hbm_refresh"].value == pytest.approx(refreshes * each_pj * 1e-12)
+
+
+def test_a_buffer_slower_than_memory_bounds_a_stream(tmp_path: Path) -> None:
+    """Nothing that comes from memory passes a buffer of 1 TB/s faster than that; a faster one changes nothing."""
+    write_phases(tmp_path)
+    runs = {
+        rate: archsim.run(
+            tmp_path / "experiment.yaml", {"system.device.buffer.bandwidth": f"{rate} TB/s"}, out=tmp_path / str(rate)
+        ).operators
+        for rate in (1, 6, 12)
+    }
+    slow = runs[1]
+    moved = slow["dram_read_bytes"] + slow["dram_write_bytes"]
+    assert (slow["duration_fs"] >= moved * 1000).all()
+    products = slow["kind"] == "gemm"
+    assert (1.01 * slow["roofline_fs"] >= moved * 1000)[products].all()  # padding is not part of the bound
+    assert (slow["noc_fs"][products] > 0).any()
+    assert (runs[6]["noc_fs"] == 0).all()
+    assert runs[6]["duration_fs"][products].tolist() == runs[12]["duration_fs"][products].tolist()
