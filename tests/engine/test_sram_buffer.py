@@ -143,6 +143,6 @@ def test_a_buffer_slower_than_memory_bounds_a_stream(tmp_path: Path) -> None:
     assert (slow["duration_fs"] >= moved * 1000).all()
     products = slow["kind"] == "gemm"
     assert (1.01 * slow["roofline_fs"] >= moved * 1000)[products].all()  # padding is not part of the bound
-    assert (slow["noc_fs"][products] > 0).any()
-    assert (runs[6]["noc_fs"] == 0).all()
+    assert (slow["cause_noc_fs"][products] > 0).any()
+    assert (runs[6]["cause_noc_fs"] == 0).all()
     assert runs[6]["duration_fs"][products].tolist() == runs[12]["duration_fs"][products].tolist()
