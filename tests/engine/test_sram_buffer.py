@@ -130,7 +130,7 @@ def test_a_gain_cell_memory_is_refreshed(tmp_path: Path) -> None:
 
 
 def test_a_buffer_slower_than_memory_bounds_a_stream(tmp_path: Path) -> None:
-    """Nothing that comes from memory passes a buffer of 1 TB/s faster than that; one above the memory's peak bounds no stream."""
+    """Nothing that comes from memory passes a buffer of 1 TB/s faster; one above the memory's peak bounds no stream."""
     write_phases(tmp_path)
     runs = {
         rate: archsim.run(
