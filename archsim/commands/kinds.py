@@ -106,5 +106,5 @@ def kind_of(path: Path) -> str | None:
 
 
 def _goes_without_saying(kind: str, model: type[Spec]) -> bool:
-    """Whether a file of this kind may leave its `kind:` out. A sweep or a search may only as a part of an experiment."""
+    """Whether a file of this kind may leave its `kind:` out; a sweep or a search may only inside an experiment."""
     return kind not in (SWEEP, SEARCH) and not model.model_fields["kind"].is_required()
