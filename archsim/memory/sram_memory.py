@@ -19,7 +19,7 @@ from pydantic import model_validator
 
 from archsim.config.errors import UserError
 from archsim.config.schema import Spec
-from archsim.config.units import ByteCount, BytesPerSecond, Dimension, PositiveInt, TimeFs, format_quantity
+from archsim.config.units import ByteCount, BytesPerSecond, PositiveInt, TimeFs, format_bytes
 from archsim.kernels.timing import COUNT_WORDS, Count
 from archsim.memory.device import Completion, Range, Transfer
 from archsim.memory.layout import Shares
@@ -49,10 +49,10 @@ class SramMemorySpec(Spec):
     @model_validator(mode="after")
     def _check(self) -> SramMemorySpec:
         if self.capacity > self.held_bytes:
-            excess = format_quantity(self.capacity - self.held_bytes, Dimension.BYTES)
-            held = format_quantity(self.held_bytes, Dimension.BYTES)
+            excess = format_bytes(self.capacity - self.held_bytes)
+            held = format_bytes(self.held_bytes)
             raise UserError(
-                f"capacity is {format_quantity(self.capacity, Dimension.BYTES)}, {excess} more than {self.chips} "
+                f"capacity is {format_bytes(self.capacity)}, {excess} more than {self.chips} "
                 f"x {self.technology.name} hold",
                 expected=f"at most {held}, or a row of more chips",
             )
