@@ -22,7 +22,6 @@ from archsim.memory.traces import Chunk, TimeUnit, Trace, TraceFormat, open_trac
 from archsim.sweep.gym_knobs import Choice, Knob, controller_of, knobs_for, settings_of
 
 CONTROLLER_PATH = "system.device.memory.controller"
-NOT_IN_REPLAYS = ("write_forwarding", "write_coalescing")
 
 
 class Observation(NamedTuple):
@@ -96,7 +95,7 @@ class ReplayTask:
 
     @cached_property
     def knobs(self) -> tuple[Knob, ...]:
-        return knobs_for(self.standard, NOT_IN_REPLAYS)
+        return knobs_for(self.standard)
 
     def measure(self, choices: Sequence[Choice]) -> Observation:
         written = controller_of(choices)
