@@ -18,7 +18,8 @@ from archsim.kernels import channel
 from archsim.kernels.memo_tables import Memo, new_memo
 from archsim.kernels.program import FIRST_COUNT, OUTCOME_WORDS, run_program
 from archsim.kernels.timing import Count, DramTiming, answers_from_write_queue, least_tile_ticks
-from archsim.memory.classes import ChannelClass, ChannelClasses, Stream
+from archsim.memory.channel_class import ChannelClass, Stream
+from archsim.memory.classes import ChannelClasses
 from archsim.memory.layout import InterleaveSpec, Layout, Shares
 from archsim.memory.standard import ControllerSpec, DramStandard
 from archsim.records import Counts
