@@ -64,6 +64,7 @@ MUTANTS = (
     Mutant("ring of the buffer is one short", "router.py", "RING + (tail & q.ring_mask)", "RING + (tail & 1)"),
     Mutant("the first credit wakes nobody", "router.py", "elif credits == 1 and", "elif False and"),
     Mutant("an output with bids left is forgotten", "router.py", "q.words) else left + 1", "q.words) else left"),
+    Mutant("the farthest offer stands", "router_sets.py", "behind >= state[distances", "behind < state[distances"),
     Mutant("the wrong head accepts", "router_alloc.py",
            "state[q.offers + waiter], inside", "state[q.offers + waiter], 0 * inside"),
     Mutant("a flit stays in the bids without a credit", "router.py",
