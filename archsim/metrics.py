@@ -7,8 +7,8 @@ bits. Names are `{phase}.x` for a phase ("decode.hbm.bandwidth") and `serving.x`
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from archsim.records import CAUSES, Counts, OperatorRecord, PimUse, RequestRecord, TierUse
@@ -280,7 +280,7 @@ def percentile_seconds(sample_fs: Sequence[int], percent: int) -> float:
     return float(exact / FS_PER_SECOND)
 
 
-def bound_times_fs(records: Sequence[OperatorRecord]) -> dict[str, int]:
+def bound_times_fs(records: Iterable[OperatorRecord]) -> dict[str, int]:
     """How long operators ran under each bound ("memory", "compute", ...), longest first."""
     times: dict[str, int] = {}
     for record in records:
@@ -288,34 +288,44 @@ def bound_times_fs(records: Sequence[OperatorRecord]) -> dict[str, int]:
     return dict(sorted(times.items(), key=lambda item: (-item[1], item[0])))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _PhaseTotals:
-    latency_fs: int
-    operator_fs: int
-    roofline_fs: int
-    matrix_flops: int
-    hbm_bytes: int
-    row_hits: int
-    row_accesses: int
-    cause_fs: dict[str, int]
+    start_fs: float = math.inf
+    end_fs: int = 0
+    operator_fs: int = 0
+    roofline_fs: int = 0
+    matrix_flops: int = 0
+    hbm_bytes: int = 0
+    row_hits: int = 0
+    row_accesses: int = 0
+    cause_fs: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CAUSES, 0))
 
     @classmethod
-    def of(cls, records: Sequence[OperatorRecord]) -> _PhaseTotals:
-        cause_fs = dict.fromkeys(CAUSES, 0)
+    def of(cls, records: Iterable[OperatorRecord]) -> _PhaseTotals:
+        """In one pass: records of a long run are built anew for each."""
+        totals = cls()
         for record in records:
             _require_tiling(record)
-            for cause, time_fs in record.cause_fs.items():
-                cause_fs[cause] += time_fs
-        return cls(
-            latency_fs=max((r.end_fs for r in records), default=0) - min((r.start_fs for r in records), default=0),
-            operator_fs=sum(record.duration_fs for record in records),
-            roofline_fs=sum(record.roofline_fs for record in records),
-            matrix_flops=sum(record.matrix_flops for record in records),
-            hbm_bytes=sum(r.counts.dram_read_bytes + r.counts.dram_write_bytes for r in records),
-            row_hits=sum(record.counts.dram_row_hits for record in records),
-            row_accesses=sum(_row_accesses(record.counts) for record in records),
-            cause_fs=cause_fs,
-        )
+            totals._add(record)
+        return totals
+
+    @property
+    def latency_fs(self) -> int:
+        """From the first start to the last end."""
+        return self.end_fs - int(self.start_fs) if math.isfinite(self.start_fs) else 0
+
+    def _add(self, record: OperatorRecord) -> None:
+        counts = record.counts
+        self.start_fs = min(self.start_fs, record.start_fs)
+        self.end_fs = max(self.end_fs, record.end_fs)
+        self.operator_fs += record.duration_fs
+        self.roofline_fs += record.roofline_fs
+        self.matrix_flops += record.matrix_flops
+        self.hbm_bytes += counts.dram_read_bytes + counts.dram_write_bytes
+        self.row_hits += counts.dram_row_hits
+        self.row_accesses += _row_accesses(counts)
+        for cause, time_fs in record.cause_fs.items():
+            self.cause_fs[cause] += time_fs
 
 
 def _row_accesses(counts: Counts) -> int:

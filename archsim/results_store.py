@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
@@ -16,7 +17,8 @@ from platform import platform, python_version
 from typing import TYPE_CHECKING, Any, Protocol
 
 from archsim.config.errors import UserError
-from archsim.records import CAUSES, BandwidthSample, Counts, OperatorRecord, PimCounts, RequestRecord, TierCounts
+from archsim.record_log import COUNT_FIELDS, PIM_FIELDS, Integers, OperatorLog
+from archsim.records import CAUSES, BandwidthSample, OperatorRecord, RequestRecord
 
 if TYPE_CHECKING:
     import pyarrow
@@ -57,51 +59,57 @@ class Run(Protocol):
 
 def operator_table(phases: Sequence[Phase]) -> pyarrow.Table:
     """One row per operator record, counts flattened; times are integer femtoseconds, energies of all devices."""
-    records = [record for phase in phases for record in phase.records]
-    energies = [energy for phase in phases for energy in phase.operator_energy_pj]
-    columns: dict[str, list[Any]] = {
-        "name": [record.name for record in records],
-        "kind": [str(record.kind) for record in records],
-        "layer": [record.layer for record in records],
-        "phase": [phase.phase for phase in phases for _ in phase.records],
-        "iteration": [record.iteration for record in records],
-        "start_fs": [record.start_fs for record in records],
-        "end_fs": [record.end_fs for record in records],
-        "duration_fs": [record.duration_fs for record in records],
-        "roofline_fs": [record.roofline_fs for record in records],
-        "bound": [record.bound for record in records],
-        "matrix_flops": [record.matrix_flops for record in records],
-        "vector_flops": [record.vector_flops for record in records],
+    log = _packed(phases)
+    energies = array("d", (energy for phase in phases for energy in phase.operator_energy_pj))
+    start_fs, end_fs = log.column("start_fs"), log.column("end_fs")
+    columns: dict[str, Sequence[Any]] = {
+        "name": [form.name for form in log.each_form()],
+        "kind": [str(form.kind) for form in log.each_form()],
+        "layer": log.column("layer"),
+        "phase": [phase.phase for phase in phases for _ in range(len(phase.records))],
+        "iteration": log.column("iteration"),
+        "start_fs": start_fs,
+        "end_fs": end_fs,
+        "duration_fs": [end - start for start, end in zip(start_fs, end_fs, strict=True)],
+        "roofline_fs": log.column("roofline_fs"),
+        "bound": [form.bound for form in log.each_form()],
+        "matrix_flops": log.column("matrix_flops"),
+        "vector_flops": log.column("vector_flops"),
     }
     for cause in CAUSES:
-        columns[f"cause_{cause}_fs"] = [record.cause_fs.get(cause, 0) for record in records]
+        columns[f"cause_{cause}_fs"] = log.column("cause_fs", cause)
     if energies:
         columns["energy_pj"] = energies
-    return _table(columns | _count_columns([record.counts for record in records]))
+    return _table(columns | _count_columns(log))
 
 
-def _count_columns(counts: Sequence[Counts]) -> dict[str, list[int]]:
-    columns: dict[str, list[int]] = {}
-    for name in (f.name for f in fields(Counts) if f.name not in ("matrix_macs", "tiers", "pim")):
+def _packed(phases: Sequence[Phase]) -> OperatorLog:
+    """The records of all phases, one after the other."""
+    if len(phases) == 1 and isinstance(phases[0].records, OperatorLog):
+        return phases[0].records
+    return OperatorLog(record for phase in phases for record in phase.records)
+
+
+def _count_columns(log: OperatorLog) -> dict[str, Integers]:
+    columns: dict[str, Integers] = {}
+    for name in COUNT_FIELDS:
         column = "counted_vector_flops" if name == "vector_flops" else name
-        columns[column] = [getattr(count, name) for count in counts]
-    for number_format in sorted({fmt for count in counts for fmt in count.matrix_macs}):
-        columns[f"matrix_macs_{number_format}"] = [count.matrix_macs.get(number_format, 0) for count in counts]
-    for tier in sorted({tier for count in counts for tier in count.tiers}):
-        parts = [count.tiers.get(tier, TierCounts()) for count in counts]
-        columns[f"tier_{tier}_read_bytes"] = [part.read_bytes for part in parts]
-        columns[f"tier_{tier}_write_bytes"] = [part.write_bytes for part in parts]
-    if any(count.pim is not None for count in counts):
-        columns |= _pim_columns([count.pim or PimCounts() for count in counts])
+        columns[column] = log.column("counts", name)
+    for number_format in sorted({fmt for form in log.forms for fmt in form.formats}):
+        columns[f"matrix_macs_{number_format}"] = log.column("matrix_macs", number_format)
+    for tier in sorted({tier for form in log.forms for tier in form.tiers}):
+        columns[f"tier_{tier}_read_bytes"] = log.column("tiers", tier, "read_bytes")
+        columns[f"tier_{tier}_write_bytes"] = log.column("tiers", tier, "write_bytes")
+    if any(form.commands is not None for form in log.forms):
+        columns |= _pim_columns(log)
     return columns
 
 
-def _pim_columns(counts: Sequence[PimCounts]) -> dict[str, list[int]]:
+def _pim_columns(log: OperatorLog) -> dict[str, Integers]:
     """What each operator did on PIM; commands are those of the busiest channel."""
-    names = [f.name for f in fields(PimCounts) if f.name != "commands"]
-    columns = {f"pim_{name}": [getattr(count, name) for count in counts] for name in names}
-    for command in sorted({command for count in counts for command in count.commands}):
-        columns[f"pim_command_{command}"] = [count.commands.get(command, 0) for count in counts]
+    columns = {f"pim_{name}": log.column("pim", name) for name in PIM_FIELDS}
+    for command in sorted({command for form in log.forms for command in form.commands or ()}):
+        columns[f"pim_command_{command}"] = log.column("pim", "commands", command)
     return columns
 
 
@@ -120,10 +128,20 @@ def request_table(requests: Sequence[RequestRecord]) -> pyarrow.Table:
     return _table({name: [getattr(request, name) for request in requests] for name in names})
 
 
-def _table(columns: Mapping[str, list[Any]]) -> pyarrow.Table:
+def _table(columns: Mapping[str, Sequence[Any]]) -> pyarrow.Table:
     import pyarrow
 
-    return pyarrow.table({name: pyarrow.array(values, type=_type(name, values)) for name, values in columns.items()})
+    return pyarrow.table({name: _arrow(name, values) for name, values in columns.items()})
+
+
+def _arrow(name: str, values: Sequence[Any]) -> pyarrow.Array:
+    """A column as Arrow has it; 64-bit numbers are not copied."""
+    import pyarrow
+
+    kind = _type(name, values)
+    if isinstance(values, array):
+        return pyarrow.Array.from_buffers(kind, len(values), [None, pyarrow.py_buffer(values)])
+    return pyarrow.array(values, type=kind)
 
 
 def _type(name: str, values: Sequence[Any]) -> Any:
@@ -134,7 +152,8 @@ def _type(name: str, values: Sequence[Any]) -> Any:
     if name.endswith("_pj"):
         return pyarrow.float64()
     # int64 femtoseconds end after 2.6 hours; longer runs keep their exact integers as decimals.
-    return pyarrow.int64() if max(values, default=0) <= _INT64_MAX else pyarrow.decimal128(38, 0)
+    fits = isinstance(values, array) or max(values, default=0) <= _INT64_MAX
+    return pyarrow.int64() if fits else pyarrow.decimal128(38, 0)
 
 
 def manifest(run: Run) -> dict[str, Any]:

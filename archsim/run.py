@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -172,8 +173,7 @@ def _setup(loaded: LoadedExperiment) -> Setup:
 def _phase_data(loaded: LoadedExperiment, outcome: PhaseOutcome, description: str) -> PhaseData:
     system, trace = loaded.system.spec, outcome.trace
     records = outcome.trail.operators
-    elapsed_fs = records[-1].end_fs - records[0].start_fs if records else 0
-    energies = _operator_energies(system, records)
+    energy = _energy(system, records, trace.devices)
     return PhaseData(
         phase=trace.phase,
         tokens=trace.tokens,
@@ -183,10 +183,10 @@ def _phase_data(loaded: LoadedExperiment, outcome: PhaseOutcome, description: st
         records=records,
         spans=outcome.trail.spans,
         bandwidth=outcome.trail.bandwidth,
-        energy_pj=(energy := _energy(system, records, energies, elapsed_fs, trace.devices)),
-        operator_energy_pj=[total_pj(energy) * trace.devices for energy in energies],
+        energy_pj=energy.by_component_pj,
+        operator_energy_pj=energy.of_operators_pj,
         channels=_channel_classes(outcome.channels),
-        tiers=_tier_uses(system, records, outcome.placed_bytes, energy),
+        tiers=_tier_uses(system, records, outcome.placed_bytes, energy.by_component_pj),
         pim=_pim_use(system, records, outcome.pim_placed_bytes),
         **_peaks(system, trace),
     )
@@ -267,34 +267,32 @@ def _channel_label(members: Sequence[int]) -> str:
     return f"{len(members)} channels from {members[0]} on"
 
 
-def _operator_energies(system: SystemSpec, records: Sequence[OperatorRecord]) -> list[dict[str, float]]:
-    """Energy by component of one device for each operator, within the board's power limit."""
+@dataclass
+class _Energy:
+    """Energy of all devices over a phase: by component, and of each operator."""
+
+    by_component_pj: dict[str, float] = field(default_factory=dict)
+    of_operators_pj: array[float] = field(default_factory=lambda: array("d"))
+
+    def add(self, one_device_pj: Mapping[str, float], devices: int) -> None:
+        for name, amount in one_device_pj.items():
+            self.by_component_pj[name] = self.by_component_pj.get(name, 0.0) + amount * devices
+
+
+def _energy(system: SystemSpec, records: Sequence[OperatorRecord], devices: int) -> _Energy:
+    """What operators take, within the board's power limit. Time between them (a server waiting for requests) draws
+    idle power."""
     table, power = system.energy_table, system.device.board_power
     tiers, pim = system.device.tiers, system.device.pim
-    return [
-        within_limit(energy_pj(record.counts, record.duration_fs, table, power, tiers, pim), record.duration_fs, power)
-        for record in records
-    ]
-
-
-def _energy(
-    system: SystemSpec,
-    records: Sequence[OperatorRecord],
-    energies: Sequence[dict[str, float]],
-    elapsed_fs: int,
-    devices: int,
-) -> dict[str, float]:
-    """Energy by component of all devices over a phase.
-
-    Time between operators (a server waiting for requests) draws idle power."""
-    table, power = system.energy_table, system.device.board_power
-    energy: dict[str, float] = {}
-    for part in energies:
-        for name, amount in part.items():
-            energy[name] = energy.get(name, 0.0) + amount * devices
-    idle_fs = max(0, elapsed_fs - sum(record.duration_fs for record in records))
-    for name, amount in energy_pj(Counts(), idle_fs, table, power).items():
-        energy[name] = energy.get(name, 0.0) + amount * devices
+    energy = _Energy()
+    idle_fs = records[-1].end_fs - records[0].start_fs if records else 0
+    for record in records:
+        duration_fs = record.duration_fs
+        part = within_limit(energy_pj(record.counts, duration_fs, table, power, tiers, pim), duration_fs, power)
+        energy.add(part, devices)
+        energy.of_operators_pj.append(total_pj(part) * devices)
+        idle_fs -= duration_fs
+    energy.add(energy_pj(Counts(), max(0, idle_fs), table, power), devices)
     return energy
 
 
@@ -314,8 +312,7 @@ def _serve(loaded: LoadedExperiment, workload: RequestsWorkload, progress: bool)
             (lambda finished: bar.update(completed=finished)) if bar is not None else None,
         )
     records = machine.trail.operators
-    energies = _operator_energies(machine.system, records)
-    elapsed_fs = records[-1].end_fs - records[0].start_fs
+    energy = _energy(machine.system, records, machine.devices)
     trace = lower_prefill(loaded.model, workload.precision, workload.tensor_parallel, (requests[0].context_tokens,))
     phase = PhaseData(
         phase="iterations",
@@ -326,10 +323,10 @@ def _serve(loaded: LoadedExperiment, workload: RequestsWorkload, progress: bool)
         records=records,
         spans=machine.trail.spans,
         bandwidth=machine.trail.bandwidth,
-        energy_pj=(energy := _energy(machine.system, records, energies, elapsed_fs, machine.devices)),
-        operator_energy_pj=[total_pj(energy) * machine.devices for energy in energies],
+        energy_pj=energy.by_component_pj,
+        operator_energy_pj=energy.of_operators_pj,
         channels=_channel_classes(channel_groups(machine)),
-        tiers=_tier_uses(machine.system, records, placed_bytes(machine), energy),
+        tiers=_tier_uses(machine.system, records, placed_bytes(machine), energy.by_component_pj),
         pim=_pim_use(machine.system, records, pim_placed_bytes(machine)),
         **_peaks(machine.system, trace),
     )

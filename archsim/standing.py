@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from archsim.config.units import format_quantity
 from archsim.experiment import Fidelity, LoadedExperiment, PhasesWorkload, RequestsWorkload
+from archsim.memory.dram_memory import HbmSpec
 from archsim.memory.sram_memory import SramMemorySpec
 from archsim.metrics import FS_PER_SECOND
 from archsim.results import Provenance
-from archsim.system import DeviceSpec, HbmSpec, SystemSpec
+from archsim.system import DeviceSpec, SystemSpec
 
 
 def facts_of(loaded: LoadedExperiment) -> dict[str, str]:

@@ -5,13 +5,11 @@ Everything a preset in hwconfigs/systems says, validated as a whole.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from archsim.compute.arithmetic import ceil_div
 from archsim.compute.attention import AttentionKernelSpec
 from archsim.compute.matrix import MatrixEngineSpec
 from archsim.compute.onchip import OnChipBufferSpec
@@ -27,87 +25,16 @@ from archsim.config.units import (
     PositiveInt,
     TimeFs,
     Watts,
-    format_quantity,
+    format_bytes,
 )
-from archsim.config.units import Dimension as Unit
 from archsim.fabric.links import LinkSpec
 from archsim.fabric.memory_network import MemoryFlow, MemoryNetworkSpec, hop_pj_per_bit, memory_flow
-from archsim.memory.layout import InterleaveSpec, Layout
+from archsim.memory.dram_memory import HbmSpec
 from archsim.memory.pim_memory import PimMemorySpec
 from archsim.memory.sram import SramSpec
 from archsim.memory.sram_buffer import SramBufferSpec
 from archsim.memory.sram_memory import SramMemorySpec
-from archsim.memory.standard import ControllerSpec, DramStandard
 from archsim.memory.tiers import MAIN_TIER, PlacementSpec, TierSpec
-
-
-class HbmSpec(Spec):
-    """DRAM as the memory of one device (no `kind` means this): `stacks` stacks of a technology, a controller for each
-    channel.
-
-    `technology` is a preset's name, or a mapping that may have one as its `base`. `capacity` is what programs can
-    use of it, all stacks together. `interleave` says how addresses fall on channels; without it ranges are dealt
-    burst by burst and padded, so that all channels do the same. `expert_channels` puts each expert of a mixture on so
-    many channels alone, one group of channels after the other; without it, on all."""
-
-    kind: Literal["dram"] = "dram"
-    technology: DramStandard
-    stacks: PositiveInt
-    controller: ControllerSpec = ControllerSpec()
-    capacity: ByteCount
-    interleave: InterleaveSpec | None = None
-    expert_channels: PositiveInt | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> "HbmSpec":
-        held = self.stacks * self.technology.stack_capacity
-        if self.capacity > held:
-            raise UserError(
-                f"capacity is {_bytes(self.capacity)}, {_bytes(self.capacity - held)} more than {self.stacks} stacks "
-                f"of {_bytes(self.technology.stack_capacity)} hold",
-                expected=f"at most {_bytes(held)}, or at least {ceil_div(self.capacity, held // self.stacks)} stacks",
-            )
-        if self.expert_channels is not None and self.channels % self.expert_channels:
-            raise UserError(
-                f"{self.channels} channels can't be cut into groups of {self.expert_channels}",
-                expected=f"expert_channels: a divisor of {self.channels}",
-            )
-        if self.interleave is not None:
-            organisation = self.technology.organisation
-            sizes = (organisation.pseudo_channels, organisation.burst_bytes, organisation.row_set)
-            Layout(self.interleave, self.channels, *sizes)  # raises UserError where it doesn't fit
-        self.technology.timing(self.controller)  # raises UserError where the controller doesn't fit
-        return self
-
-    @property
-    def channels(self) -> int:
-        """Channels of all stacks."""
-        return self.stacks * self.technology.channels_per_stack
-
-    @property
-    def pseudo_channels(self) -> int:
-        """Pseudo-channels of all stacks."""
-        return self.channels * self.technology.organisation.pseudo_channels
-
-    @property
-    def peak_bytes_per_second(self) -> Fraction:
-        """Data-bus bandwidth of all channels, exact."""
-        return self.channels * self.technology.peak_bytes_per_second
-
-    @property
-    def least_window_bytes(self) -> int:
-        """A burst of every pseudo-channel: less could not keep them busy."""
-        return self.pseudo_channels * self.technology.organisation.burst_bytes
-
-    @property
-    def in_words(self) -> str:
-        """Such as "6 stacks of HBM3E 24 GB 8-high, 6.25 Gb/s"."""
-        return f"{self.stacks} stacks of {self.technology.name}"
-
-    @property
-    def label(self) -> str:
-        """What reports call it: "HBM", or another technology's first word."""
-        return "HBM" if self.technology.name.startswith("HBM") else self.technology.name.split()[0]
 
 
 def _memory_kind(written: Any) -> Any:
@@ -214,8 +141,8 @@ class DeviceSpec(Spec):
         least = self.memory.least_window_bytes
         if self.window_bytes < least:
             raise UserError(
-                f"a window of {_bytes(self.window_bytes)} can't keep {_parts(self.memory)} busy",
-                expected=f"stream_window of at least {_bytes(least)}, one burst for each",
+                f"a window of {format_bytes(self.window_bytes)} can't keep {_parts(self.memory)} busy",
+                expected=f"stream_window of at least {format_bytes(least)}, one burst for each",
             )
         if self.prefetch and isinstance(self.memory, SramMemorySpec):
             raise UserError("a prefetch from SRAM", expected="prefetch: false; operands are read in place")
@@ -247,8 +174,8 @@ class DeviceSpec(Spec):
             raise UserError("pim beside tiers or prefetch is not simulated", expected="pim alone, prefetch: false")
         if not pim.separate and pim.held_bytes < self.memory.capacity:
             raise UserError(
-                f"pim is the main memory of {_bytes(self.memory.capacity)}, but its {pim.stacks} stacks hold "
-                f"{_bytes(pim.held_bytes)}",
+                f"pim is the main memory of {format_bytes(self.memory.capacity)}, but its {pim.stacks} stacks hold "
+                f"{format_bytes(pim.held_bytes)}",
                 expected="as many PIM stacks as the memory has, or pim.capacity for a memory of its own",
             )
 
@@ -401,7 +328,7 @@ class SystemSpec(Spec):
             return []
         organisation = technology.organisation
         return [
-            f"energy.hbm.{name} is {_bytes(said)}, but a {name} of the memory is {_bytes(actual)}"
+            f"energy.hbm.{name} is {format_bytes(said)}, but a {name} of the memory is {format_bytes(actual)}"
             for name, said, actual in (
                 ("row", table.row, organisation.row_bytes),
                 ("burst", table.burst, organisation.burst_bytes),
@@ -449,7 +376,3 @@ def _parts(memory: HbmSpec | SramMemorySpec) -> str:
     if isinstance(memory, SramMemorySpec):
         return f"{memory.technology.slices} slices"
     return f"{memory.pseudo_channels} pseudo-channels"
-
-
-def _bytes(count: int) -> str:
-    return format_quantity(count, Unit.BYTES)

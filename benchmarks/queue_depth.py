@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archsim.config.loading import data_root, load_spec
-from archsim.memory.replay import ReplayChannel
+from archsim.memory.replay_channel import ReplayChannel
 from archsim.memory.standard import ControllerSpec, DramStandard, RefreshPolicy
 
 MEMORIES = tuple(path.stem for path in sorted((data_root() / "hwconfigs" / "memory").glob("*.yaml")))

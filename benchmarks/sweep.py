@@ -14,12 +14,13 @@ the memo of a memory anew.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
+import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,37 +29,15 @@ import psutil
 
 import archsim
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from small_experiment import write_phases
+
 GIB = 1 << 30
 LIMIT_BYTES = 2 * GIB
 SAMPLE_SECONDS = 0.25
 EXPLORED = "sweep_llama3_70b"
 TIMINGS = 20
 BATCHES = 10
-
-LAYERS = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "vocab_size": 32000,
-    "max_position_embeddings": 8192,
-    "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-}
-EXPERIMENT = """\
-kind: experiment
-name: two small layers
-system: h200
-workload:
-  kind: phases
-  model: ./config.json
-  decode: {context_tokens: 512}
-"""
 
 
 @dataclass(frozen=True)
@@ -98,12 +77,14 @@ def cpu_s(who: int) -> float:
     return used.ru_utime + used.ru_stime
 
 
-def measured(experiment: str | Path, space: dict[str, Any], workers: int, *, page: bool = False) -> Cost:
+def measured(
+    experiment: str | Path, space: dict[str, Any], workers: int, changes: Sequence[str] = (), *, page: bool = False
+) -> Cost:
     """The cost of a sweep in a new directory."""
     parent, children = cpu_s(resource.RUSAGE_SELF), cpu_s(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
-        frame = archsim.sweep(experiment, space, out=out, workers=workers)
+        frame = archsim.sweep(experiment, space, changes, out=out, workers=workers)
         seconds = time.perf_counter() - started
         if page:
             frame.page(Path(out) / "sweep.html")
@@ -180,12 +161,10 @@ def memory(points: int, workers: int) -> bool:
         "workload.decode.context_tokens": {"from": 64, "to": 64 * contexts, "points": contexts},
     }
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "config.json").write_text(json.dumps(LAYERS))
-        file = Path(folder) / "experiment.yaml"
-        file.write_text(EXPERIMENT)
+        file = write_phases(Path(folder))
         watch = Watch()
         watch.start()
-        cost = measured(file, space, workers, page=True)
+        cost = measured(file, space, workers, ("workload.prefill=null",), page=True)
         watch.finish()
     print(f"{cost.points} points, workers {workers}: {cost}")
     for share in (0.1, 0.25, 0.5, 0.75, 1.0):

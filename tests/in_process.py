@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from typer.testing import CliRunner
@@ -12,6 +14,23 @@ from typer.testing import CliRunner
 from archsim.cli import app
 from archsim.sweep.executors import Finished
 from archsim.sweep.task import Task, simulate_point
+
+
+class Outcome(NamedTuple):
+    """How a command exited, and what it wrote to stdout and stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    def stat(self, name: str) -> float:
+        """A statistic of a replay's JSON."""
+        value: float = self.json["stats"][name]["value"]
+        return value
 
 
 class Here:

@@ -11,8 +11,9 @@ import pandas as pd
 from archsim.commands.replay import CONTROLLERS, HBM34, load_memory, refresh_policy
 from archsim.config.errors import UserError, nearest_name
 from archsim.memory.curve import Curve, CurveRequest, Pattern, Unloaded, measure, unloaded
+from archsim.memory.dram_memory import HbmSpec
 from archsim.memory.standard import ControllerSpec, DramStandard, Scheduler
-from archsim.system import HbmSpec, load_system, system_presets
+from archsim.system import load_system, system_presets
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -99,7 +99,12 @@ def kind_of(path: Path) -> str | None:
     if "kind" in tree.entries:
         written = tree.entries["kind"].value
         return written if isinstance(written, str) and written in KINDS else None
-    kindless = {kind: model for kind, model in KINDS.items() if "kind" not in model.model_fields}
+    kindless = {kind: model for kind, model in KINDS.items() if _goes_without_saying(kind, model)}
     shared = {kind: len(tree.entries.keys() & model.model_fields.keys()) for kind, model in kindless.items()}
     best = max(shared, key=lambda kind: shared[kind], default=None)
     return best if best is not None and 2 * shared[best] > len(tree.entries) else None
+
+
+def _goes_without_saying(kind: str, model: type[Spec]) -> bool:
+    """Whether a file of this kind may leave its `kind:` out; a sweep or a search may only inside an experiment."""
+    return kind not in (SWEEP, SEARCH) and not model.model_fields["kind"].is_required()

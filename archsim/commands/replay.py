@@ -161,17 +161,7 @@ def _report(
 
 def _stats(result: ReplayResult, standard: DramStandard, channels: int) -> Iterator[Stat]:
     n = [int(count) for count in result.counts.sum(axis=0)]
-    reads, writes = result.requests
-    traffic = Traffic(
-        reads=reads,
-        writes=writes,
-        activates=n[Count.ACT],
-        read_bursts=n[Count.RD],
-        write_bursts=n[Count.WR],
-        refreshes_all_bank=n[Count.REFAB],
-        refreshes_per_bank=n[Count.REFPB],
-        end_tick=result.end_tick,
-    )
+    traffic = Traffic.of_replay(result)
     yield from traffic_stats(traffic, standard, channels)
     for w, kind in enumerate(("read", "write")):
         arrival, queue = f"{kind} latency from arrival", f"{kind} latency from queue entry"

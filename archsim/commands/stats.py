@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from archsim.config.errors import UserError
+from archsim.kernels.timing import Count
 from archsim.memory.energy import CommandEnergy
 from archsim.memory.latency import Latencies
+from archsim.memory.replay import ReplayResult
 from archsim.memory.standard import DramStandard
 
 QUANTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
@@ -96,6 +98,20 @@ class Traffic:
     @property
     def requests(self) -> int:
         return self.reads + self.writes
+
+    @classmethod
+    def of_replay(cls, result: ReplayResult) -> Traffic:
+        """What a replay did, on all channels together."""
+        n = [int(count) for count in result.counts.sum(axis=0)]
+        return cls(
+            *result.requests,
+            activates=n[Count.ACT],
+            read_bursts=n[Count.RD],
+            write_bursts=n[Count.WR],
+            refreshes_all_bank=n[Count.REFAB],
+            refreshes_per_bank=n[Count.REFPB],
+            end_tick=result.end_tick,
+        )
 
 
 def traffic_stats(traffic: Traffic, standard: DramStandard, channels: int) -> Iterator[Stat]:

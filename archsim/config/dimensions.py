@@ -250,6 +250,11 @@ def format_quantity(value: Fraction | float | int, dimension: Dimension | str, d
     return f"{_plain(_round(scaled, max(digits, len(str(abs(round(scaled)))))))} {prefix}{base}"
 
 
+def format_bytes(count: Fraction | float | int) -> str:
+    """A size in bytes as readable text: "141 GB", "16 GiB"."""
+    return format_quantity(count, Dimension.BYTES)
+
+
 def format_time_fs(time_fs: int | float, digits: int = 3) -> str:
     """Femtoseconds as readable text: "12.3 ms"."""
     return format_quantity(Fraction(time_fs) / 10**15 if math.isfinite(time_fs) else time_fs, Dimension.TIME, digits)

@@ -38,6 +38,7 @@ from archsim.kernels.program import (
     STREAM_START_FS,
 )
 from archsim.memory.device import HbmDevice, StuckMemoryError
+from archsim.record_log import OperatorLog
 from archsim.records import Access, BandwidthSample, Operator, OperatorRecord, OperatorTrace, Span
 from archsim.system import SystemSpec
 
@@ -50,9 +51,10 @@ CHAIN_OPERATORS = 512
 
 @dataclass(slots=True)
 class Trail:
-    """What a machine has recorded: operators in order, boxes and bandwidth samples for the timeline."""
+    """What a machine has recorded: operators in order (packed if they are folded), boxes and bandwidth samples for the
+    timeline."""
 
-    operators: list[OperatorRecord] = field(default_factory=list)
+    operators: list[OperatorRecord] | OperatorLog = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
     bandwidth: list[BandwidthSample] = field(default_factory=list)
 
@@ -112,7 +114,7 @@ class Machine:
         self._tiers.restart()
         self._tier_outcomes: list[TierOutcome] = []
         self.environment = simpy.Environment(initial_time=0)
-        self.trail = Trail()
+        self.trail = Trail(OperatorLog() if self._folded else [])
         self._port = MemoryPort(self.environment, self.memory, "GPU[0].HBM")
         self._seen = self.memory.count_vector()
 
@@ -147,7 +149,7 @@ class Machine:
             records = make(trace, prepared, outcomes, self.memory, iteration, self._tier_outcomes, self._pim_waits)
         else:
             records = bound_records(trace, prepared, outcomes, self.memory.burst_bytes, iteration)
-        self.trail.operators += records
+        self.trail.operators.extend(records)
         if not self._folded:
             self._add_timeline(prepared, outcomes, records)
         return records

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from archsim.config.errors import UserError
 from archsim.engine.placement import PagedKv, Placement
 from archsim.memory.device import HbmDevice
+from archsim.memory.dram_memory import HbmSpec
 from archsim.memory.layout import even_interleave
 from archsim.memory.main import MainMemory
 from archsim.memory.sram_memory import SramMemory, SramMemorySpec
 from archsim.records import Access, Operator, OperatorKind, TensorClass
-from archsim.system import HbmSpec
 
 RESIDUAL = "residual"
 """What goes from layer to layer, and so from chip to chip."""

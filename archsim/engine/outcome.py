@@ -86,8 +86,7 @@ def records_of(
     records = []
     for index, (item, outcome, causes) in enumerate(zip(prepared, outcomes, table.tolist(), strict=True)):
         cause_fs = dict(zip(CAUSES, causes, strict=True))
-        counts = Counts()
-        _add_engine_counts(counts, item.counts)
+        counts = engine_counts((item,))
         memory.add_counts(outcome[FIRST_COUNT:], counts)
         _count_traffic(counts, item.padding_bytes, tiers[index : index + 1])
         records.append(
@@ -96,11 +95,19 @@ def records_of(
     return records
 
 
-def copied(counts: Counts) -> Counts:
-    """Counts of their own, to be added to."""
-    copy = Counts()
-    copy.add(counts)
-    return copy
+def engine_counts(prepared: Sequence[Prepared]) -> Counts:
+    """What operators count besides their memory, added up: a sum of its own, to be added to."""
+    total = Counts()
+    for part in (item.counts for item in prepared):
+        total.buffer_read_bytes += part.buffer_read_bytes
+        total.buffer_write_bytes += part.buffer_write_bytes
+        total.link_bytes += part.link_bytes
+        total.vector_flops += part.vector_flops
+        for fmt, macs in part.matrix_macs.items():
+            total.matrix_macs[fmt] = total.matrix_macs.get(fmt, 0) + macs
+        if part.pim is not None:
+            total.add(Counts(pim=part.pim))
+    return total
 
 
 def record_of(
@@ -171,9 +178,7 @@ def folded_records_of(
     start_fs = int(outcomes[0, START_FS])
     for name, group in groups.items():
         cause_fs = dict(zip(CAUSES, table[group.members].sum(axis=0).tolist(), strict=True))
-        counts = Counts()
-        for index in group.members:
-            _add_engine_counts(counts, prepared[index].counts)
+        counts = engine_counts([prepared[index] for index in group.members])
         memory.add_counts(outcomes[group.members, FIRST_COUNT:].sum(axis=0), counts)
         _count_traffic(counts, group.padding_bytes, [tiers[index] for index in group.members] if tiers else ())
         end_fs = start_fs + sum(cause_fs.values())
@@ -211,18 +216,6 @@ def bound_of(cause_fs: dict[str, int]) -> str:
         "latency": cause_fs["launch"] + cause_fs["fill"],
     }
     return max(groups, key=lambda name: groups[name])
-
-
-def _add_engine_counts(total: Counts, part: Counts) -> None:
-    """Add the counts that do not come from memory."""
-    total.buffer_read_bytes += part.buffer_read_bytes
-    total.buffer_write_bytes += part.buffer_write_bytes
-    total.link_bytes += part.link_bytes
-    total.vector_flops += part.vector_flops
-    for fmt, macs in part.matrix_macs.items():
-        total.matrix_macs[fmt] = total.matrix_macs.get(fmt, 0) + macs
-    if part.pim is not None:
-        total.add(Counts(pim=part.pim))
 
 
 def _count_traffic(counts: Counts, padding_bytes: int, tiers: Sequence[TierOutcome]) -> None:

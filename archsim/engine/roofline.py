@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from archsim.engine.outcome import copied, record_of
+from archsim.engine.outcome import engine_counts, record_of
 from archsim.engine.prepare import Prepared
 from archsim.kernels.program import END_FS, START_FS
 from archsim.records import CAUSES, OperatorRecord, OperatorTrace, TierCounts
@@ -49,7 +49,7 @@ def _bound_record(
     if item.pim_alone or (item.pim is not None and item.pim.bound_fs >= item.roofline_fs):
         cause = "pim"
     cause_fs[cause] = end_fs - start_fs
-    counts = copied(item.counts)
+    counts = engine_counts((item,))
     writes = sum(data.bursts for data in item.transfer.ranges if data.write) if item.transfer is not None else 0
     reads = sum(data.bursts for data in item.transfer.ranges if not data.write) if item.transfer is not None else 0
     total = max(1, reads + writes)

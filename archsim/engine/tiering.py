@@ -9,7 +9,7 @@ from fractions import Fraction
 from math import ceil
 
 from archsim.config.errors import UserError
-from archsim.config.units import format_quantity
+from archsim.config.units import format_bytes
 from archsim.engine.placement import Placement
 from archsim.engine.tier_pipeline import TierPart
 from archsim.memory.device import HbmDevice
@@ -234,8 +234,8 @@ def _check_capacity(store: TierStore) -> None:
     excess = store.used_bytes - store.capacity_bytes
     if excess > 0:
         raise UserError(
-            f"what placement puts on the tier {store.name} needs {format_quantity(store.used_bytes, 'bytes')} on each "
-            f"device, which has {format_quantity(store.capacity_bytes, 'bytes')} there: "
-            f"{format_quantity(excess, 'bytes')} too much",
+            f"what placement puts on the tier {store.name} needs {format_bytes(store.used_bytes)} on each "
+            f"device, which has {format_bytes(store.capacity_bytes)} there: "
+            f"{format_bytes(excess)} too much",
             expected="rules that put less there, more stacks, a higher tensor_parallel, or narrower formats",
         )

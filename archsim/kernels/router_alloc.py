@@ -16,6 +16,7 @@ from archsim.kernels.router_sets import (
     leave,
     next_bit,
     next_member,
+    offer,
     output_port,
 )
 from archsim.kernels.router_state import (
@@ -257,13 +258,7 @@ def _choose_output_first(net, q: Network, state, router, first_port, after):  # 
             if waiter < 0:
                 continue
             behind = (channel - state[input_channel(q, router, waiter) + VC_ACCEPT]) & wrap
-            if state[q.offered + waiter] < 0:
-                state[q.winners + matches] = waiter
-                matches += 1
-            elif behind >= state[q.offered_distance + waiter]:
-                continue
-            state[q.offered + waiter] = channel
-            state[q.offered_distance + waiter] = behind
+            matches = offer(state, q.offered, q.offered_distance, q.winners, matches, waiter, channel, behind)
     return matches
 
 
@@ -300,13 +295,7 @@ def _choose_input_first(net, q: Network, state, router, first_port, after):  # t
             if best < 0:
                 continue
             behind = (waiter - state[q.grants_at + (router << (q.port_bits + q.vc_bits)) + best]) & wrap
-            if state[q.chosen + best] < 0:
-                state[q.touched + granting] = best
-                granting += 1
-            elif behind >= state[q.chosen_distance + best]:
-                continue
-            state[q.chosen + best] = waiter
-            state[q.chosen_distance + best] = behind
+            granting = offer(state, q.chosen, q.chosen_distance, q.touched, granting, best, waiter, behind)
     for k in range(granting):
         channel = state[q.touched + k]
         waiter = state[q.chosen + channel]

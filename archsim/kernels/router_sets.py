@@ -71,6 +71,20 @@ def next_member(q: Network, state, at, pointer):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def offer(state, offers, distances, listed, count, to, what, behind):  # type: ignore[no-untyped-def]
+    """Offer something that lies so far behind the pointer of `to`, whose nearest offer stands; `offers` are -1 where
+    there is none yet. Whoever gets a first one is listed. Returns how many are."""
+    if state[offers + to] < 0:
+        state[listed + count] = to
+        count += 1
+    elif behind >= state[distances + to]:
+        return count
+    state[offers + to] = what
+    state[distances + to] = behind
+    return count
+
+
+@inlined
 def input_channel(q: Network, router, channel):  # type: ignore[no-untyped-def]
     """Where the record of a channel of a router's inputs stands."""
     return q.inputs_at + ((router << (q.port_bits + q.vc_bits)) + channel) * q.input_stride

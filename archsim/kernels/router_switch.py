@@ -11,6 +11,7 @@ from archsim.kernels.jit import inlined, lowest_bit
 from archsim.kernels.router_sets import (
     next_bit,
     next_member,
+    offer,
     output_port,
     word_of,
 )
@@ -110,13 +111,7 @@ def _match_output_first(net, q: Network, state, router, matches, moving):  # typ
             continue
         expanded = _input_of(net, q, place)
         behind = (port - state[crossbar_input(q, router, expanded) + SWITCH_ACCEPT]) & wrap
-        if state[q.offered + expanded] < 0:
-            state[q.chosen_distance + offers] = expanded
-            offers += 1
-        elif behind >= state[q.offered_distance + expanded]:
-            continue
-        state[q.offered + expanded] = port
-        state[q.offered_distance + expanded] = behind
+        offers = offer(state, q.offered, q.offered_distance, q.chosen_distance, offers, expanded, port, behind)
     for k in range(offers):
         expanded = state[q.chosen_distance + k]
         port = state[q.offered + expanded]
@@ -142,13 +137,7 @@ def _match_input_first(net, q: Network, state, router, matches, moving):  # type
                 expanded = _input_of(net, q, expanded)
                 inputs &= ~(_places(net, q, expanded) << (expanded & ((1 << q.word_bits) - 1)))
                 behind = (port - state[crossbar_input(q, router, expanded) + SWITCH_ACCEPT]) & wrap
-                if state[q.offered + expanded] < 0:
-                    state[q.chosen_distance + asking] = expanded
-                    asking += 1
-                elif behind >= state[q.offered_distance + expanded]:
-                    continue
-                state[q.offered + expanded] = port
-                state[q.offered_distance + expanded] = behind
+                asking = offer(state, q.offered, q.offered_distance, q.chosen_distance, asking, expanded, port, behind)
     # Each output takes the next of those that chose it: `chosen` by output.
     for k in range(asking):
         expanded = state[q.chosen_distance + k]

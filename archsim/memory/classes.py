@@ -11,7 +11,6 @@ which is when its last channel is done, or the start of a tile, which waits for 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,74 +23,14 @@ from archsim.kernels.histogram import BUCKETS
 from archsim.kernels.memo import advance_with_memo
 from archsim.kernels.memo_tables import Memo
 from archsim.kernels.timing import COUNT_WORDS, DramTiming
+from archsim.memory.channel_class import NO_WORDS, ChannelClass, Job, Stream
 from archsim.memory.layout import Shares
 
 Ints = NDArray[np.int64]
 
-NO_WORDS = np.zeros(0, np.int64)
 NO_LOG = np.zeros((0, 8), np.int64)
 MERGE_INTERVALS = 2
 """Classes are first compared after so many refresh intervals of a transfer, then after twice as long, and so on."""
-
-
-@dataclass(frozen=True)
-class Stream:
-    """One stream of a job in its slot: the same run in every pseudo-channel (first, bursts), or shares of their own."""
-
-    slot: int
-    work: tuple[int, int] | Shares
-    write: bool
-    window_bursts: int
-
-
-@dataclass
-class Job:
-    """A transfer under way. `gate` is the tick before which no tile starts, NEVER while it is shut.
-
-    `start` is when tile `tile` starts, once every channel's data for it are known to come."""
-
-    tiles: int
-    tile_ticks: int
-    gate: int
-    tile: int = -1
-    start: int = 0
-
-
-@dataclass(eq=False)
-class ChannelClass:
-    """A state and the channels it stands for. `ended` holds (tick reached, last data) of jobs that are done here but
-    not yet in all channels; `words` and `arrival` are the requests of streams with lists (kernels/dram.py)."""
-
-    state: Ints
-    members: Ints
-    active: set[int] = field(default_factory=set)
-    listed: set[int] = field(default_factory=set)
-    ended: dict[int, tuple[int, int]] = field(default_factory=dict)
-    words: Ints = field(default_factory=lambda: NO_WORDS)
-    arrival: Ints = field(default_factory=lambda: NO_WORDS)
-
-    @property
-    def now(self) -> int:
-        """The tick this class has been simulated to."""
-        return int(self.state[channel.NOW])
-
-    @property
-    def counts(self) -> Ints:
-        return self.state[channel.COUNTS : channel.COUNTS + COUNT_WORDS]
-
-    @property
-    def histogram(self) -> Ints:
-        return channel.ChannelView(self.state).histogram
-
-    def job_word(self, job: int, word: int) -> int:
-        """A field of a job (kernels/channel.py)."""
-        return int(self.state[channel.JOB + job * channel.JOB_FIELDS + word])
-
-    def split_off(self, members: Ints) -> ChannelClass:
-        """A copy for some of the members."""
-        return ChannelClass(
-            self.state.copy(), members, set(self.active), set(self.listed), dict(self.ended), self.words, self.arrival
-        )
 
 
 class ChannelClasses:
@@ -205,7 +144,7 @@ class ChannelClasses:
 
     def _open(self, one: ChannelClass, job: int, streams: Sequence[Stream]) -> None:
         """Open a job in one class, unless it has no share in it."""
-        works = [_local_work(stream, int(one.members[0]), self._timing.pseudo_channels) for stream in streams]
+        works = [stream.runs_of(int(one.members[0]), self._timing.pseudo_channels) for stream in streams]
         if not any(count.sum() for runs in works for _, count in runs):
             return
         data = self._jobs[job]
@@ -217,21 +156,11 @@ class ChannelClasses:
                 view.stream_total[stream.slot, p] = count.sum()
                 view.stream_base[stream.slot, p] = first[0] if len(first) else 0
                 if listed:
-                    view.stream_base[stream.slot, p] = self._append(one, job, first, count, stream.write)
+                    view.stream_base[stream.slot, p] = one.list_requests(job, first, count, stream.write)
             arguments = (stream.slot, job, int(stream.write), stream.window_bursts, int(listed))
             open_stream(one.state, self._timing, *arguments)
         start_job(one.state, self._timing, job)
         one.active.add(job)
-
-    def _append(self, one: ChannelClass, job: int, first: Ints, count: Ints, write: bool) -> int:
-        """Write runs out as requests that arrive now; where they begin in the class's list."""
-        begin = len(one.words)
-        within = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
-        words = (np.repeat(first, count) + within) << 1 | int(write)
-        one.words = np.concatenate((one.words, words))
-        one.arrival = np.concatenate((one.arrival, np.full(len(words), one.now, np.int64)))
-        one.listed.add(job)
-        return begin
 
     # ------------------------------------------------------------ time
 
@@ -435,11 +364,3 @@ class ChannelClasses:
             for tiled, data in self._jobs.items():
                 if tiled in one.active and one.job_word(tiled, channel.JOB_STARTED) == data.tile + 1 > 0:
                     set_gate(one.state, self._timing, tiled, channel.NEVER)
-
-
-def _local_work(stream: Stream, member: int, pseudo_channels: int) -> tuple[tuple[Ints, Ints], ...]:
-    """(first, count) of a stream's runs in each pseudo-channel of a channel."""
-    if isinstance(stream.work, Shares):
-        return stream.work.of(member)
-    first, bursts = stream.work
-    return ((np.array([first]), np.array([bursts])),) * pseudo_channels

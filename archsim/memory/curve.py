@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from archsim.config.errors import UserError
 from archsim.kernels.timing import Count, DramTiming
-from archsim.memory.replay import ReplayChannel
+from archsim.memory.replay_channel import ReplayChannel
 from archsim.memory.standard import ControllerSpec, DramStandard, RefreshPolicy
 
 READ_SHARES = (1.0, 0.75, 2 / 3, 0.5)

@@ -8,7 +8,6 @@ channel subsets, pages) splits the channels into classes, each simulated on its 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -18,9 +17,11 @@ from archsim.kernels import channel
 from archsim.kernels.memo_tables import Memo, new_memo
 from archsim.kernels.program import FIRST_COUNT, OUTCOME_WORDS, run_program
 from archsim.kernels.timing import Count, DramTiming, answers_from_write_queue, least_tile_ticks
-from archsim.memory.classes import ChannelClass, ChannelClasses, Stream
+from archsim.memory.channel_class import ChannelClass, Stream
+from archsim.memory.classes import ChannelClasses
 from archsim.memory.layout import InterleaveSpec, Layout, Shares
 from archsim.memory.standard import ControllerSpec, DramStandard
+from archsim.memory.ticks import Ticking
 from archsim.records import Counts
 
 HORIZON_TICKS = 1 << 37
@@ -64,7 +65,7 @@ class StuckMemoryError(RuntimeError):
     """The memory can do nothing more although a transfer waits: the message says where."""
 
 
-class HbmDevice:
+class HbmDevice(Ticking):
     """The HBM of one device: `channels` equal channels of a standard, simulated as classes of channels with equal work.
 
     Time is in ticks of the standard's command clock, from `to_ticks` and `to_fs`. Without `shortcuts` every command is
@@ -83,7 +84,7 @@ class HbmDevice:
     ) -> None:
         self.timing: DramTiming = standard.timing(controller)
         self.channels = channels
-        self.tick_fs: Fraction = standard.tick_fs
+        self.tick_fs = standard.tick_fs
         tables = standard.address_tables(controller)
         self._bank_of = tables.bank.astype(np.int64)
         self._column_of = tables.column.astype(np.int64)
@@ -149,14 +150,6 @@ class HbmDevice:
     def now(self) -> int:
         """The tick the device has been simulated to."""
         return self._origin + self._classes.now
-
-    def to_ticks(self, fs: int) -> int:
-        """The first tick at or after a time in femtoseconds."""
-        return -((-fs * self.tick_fs.denominator) // self.tick_fs.numerator)
-
-    def to_fs(self, tick: int) -> int:
-        """The time of a tick in whole femtoseconds, rounded up."""
-        return -((-tick * self.tick_fs.numerator) // self.tick_fs.denominator)
 
     def bursts(self, size_bytes: int) -> int:
         """Bursts of every pseudo-channel that hold `size_bytes`."""

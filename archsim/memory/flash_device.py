@@ -7,7 +7,6 @@ channel stands for all, as in device.py. A burst of a `Range` is a whole page he
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +33,7 @@ from archsim.kernels.flash_state import (
 )
 from archsim.memory.device import Completion, Range, Transfer
 from archsim.memory.flash import FlashStandard
+from archsim.memory.ticks import Ticking
 
 Int64 = NDArray[np.int64]
 
@@ -62,7 +62,7 @@ class FlashCounts:
     array_busy_ticks: int  # sum over planes
 
 
-class FlashDevice:
+class FlashDevice(Ticking):
     """The flash of one device, `stacks` equal stacks. Time is in ticks from `to_ticks` and `to_fs`.
 
     Without `shortcuts` every request is simulated; with them whole periods of streams are skipped, and every number
@@ -73,7 +73,7 @@ class FlashDevice:
         self.standard = standard
         self.timing: FlashTiming = standard.timing()
         self.channels = stacks * standard.organisation.channels
-        self.tick_fs: Fraction = standard.tick_fs
+        self.tick_fs = standard.tick_fs
         self._shortcuts = shortcuts
         self._stripes = standard.striping.table(standard.organisation)
         self._scratch = new_scratch(self.timing)
@@ -97,14 +97,6 @@ class FlashDevice:
     def now(self) -> int:
         """The tick the device has been simulated to."""
         return int(self._state[NOW])
-
-    def to_ticks(self, fs: int) -> int:
-        """The first tick at or after a time in femtoseconds."""
-        return -((-fs * self.tick_fs.denominator) // self.tick_fs.numerator)
-
-    def to_fs(self, tick: int) -> int:
-        """The time of a tick in whole femtoseconds, rounded up."""
-        return -((-tick * self.tick_fs.numerator) // self.tick_fs.denominator)
 
     def bursts(self, size_bytes: int) -> int:
         """Pages of every channel that hold `size_bytes`."""

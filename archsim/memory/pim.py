@@ -6,6 +6,7 @@ One kernel serves every family; what differs is the table here and how work beco
 import re
 from enum import StrEnum
 from fractions import Fraction
+from typing import Literal
 
 from pydantic import model_validator
 
@@ -199,6 +200,7 @@ class PimSpec(Spec):
 
     Work starts at a channel at rest whose first refresh falls due after `first_refresh`; left out, after tREFI."""
 
+    kind: Literal["pim"] = "pim"
     name: str
     family: PimFamily
     placement: PimPlacement

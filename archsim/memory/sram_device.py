@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from archsim.config.errors import UserError
 from archsim.memory.device import Completion
 from archsim.memory.sram import Gathered, Groups, SramCounts, SramSpec, Stream, group_cycles
+from archsim.memory.ticks import Ticking
 
 
 @dataclass(slots=True)
@@ -26,13 +27,14 @@ class _Running:
     counted_refresh: int = 0
 
 
-class SramDevice:
+class SramDevice(Ticking):
     """An SRAM as the event core drives it: `submit`, then `advance` to the next completion or a horizon.
 
     Time is in clock cycles, from `to_ticks` and `to_fs`. Times and counts are those of the oracle, in closed form."""
 
     def __init__(self, spec: SramSpec) -> None:
         self.spec = spec
+        self.tick_fs = spec.tick_fs
         self.counts = SramCounts()
         self._ports = spec.port_time
         self._now = 0
@@ -46,14 +48,6 @@ class SramDevice:
     def now(self) -> int:
         """The cycle the device has been simulated to."""
         return self._now
-
-    def to_ticks(self, fs: int) -> int:
-        """The first cycle at or after a time in femtoseconds."""
-        return -(-fs // self.spec.tick_fs)
-
-    def to_fs(self, tick: int) -> int:
-        """The time of a cycle in whole femtoseconds, rounded up."""
-        return -((-tick * self.spec.tick_fs.numerator) // self.spec.tick_fs.denominator)
 
     def accesses(self, size_bytes: int) -> int:
         """Accesses of every slice that hold `size_bytes`."""

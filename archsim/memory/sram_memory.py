@@ -19,12 +19,13 @@ from pydantic import model_validator
 
 from archsim.config.errors import UserError
 from archsim.config.schema import Spec
-from archsim.config.units import ByteCount, BytesPerSecond, Dimension, PositiveInt, TimeFs, format_quantity
+from archsim.config.units import ByteCount, BytesPerSecond, PositiveInt, TimeFs, format_bytes
 from archsim.kernels.timing import COUNT_WORDS, Count
 from archsim.memory.device import Completion, Range, Transfer
 from archsim.memory.layout import Shares
 from archsim.memory.sram import PortTime, SramCounts, SramSpec, Strided
 from archsim.memory.sram_device import SramDevice
+from archsim.memory.ticks import Ticking
 from archsim.records import Counts
 
 
@@ -49,10 +50,10 @@ class SramMemorySpec(Spec):
     @model_validator(mode="after")
     def _check(self) -> SramMemorySpec:
         if self.capacity > self.held_bytes:
-            excess = format_quantity(self.capacity - self.held_bytes, Dimension.BYTES)
-            held = format_quantity(self.held_bytes, Dimension.BYTES)
+            excess = format_bytes(self.capacity - self.held_bytes)
+            held = format_bytes(self.held_bytes)
             raise UserError(
-                f"capacity is {format_quantity(self.capacity, Dimension.BYTES)}, {excess} more than {self.chips} "
+                f"capacity is {format_bytes(self.capacity)}, {excess} more than {self.chips} "
                 f"x {self.technology.name} hold",
                 expected=f"at most {held}, or a row of more chips",
             )
@@ -108,7 +109,7 @@ class _Job:
     end_tick: int
 
 
-class SramMemory:
+class SramMemory(Ticking):
     """Runs the operators of one device from its SRAM. Ticks are clock cycles, a burst is a word of every slice.
 
     The reads of a transfer are interleaved evenly over its tiles: tile k has its data once k / tiles of all groups have
@@ -121,7 +122,7 @@ class SramMemory:
         self.channels = 1
         self.pseudo_channels = 1
         self.burst_bytes = spec.technology.slices * spec.technology.word
-        self.tick_fs: Fraction = spec.technology.tick_fs
+        self.tick_fs = spec.technology.tick_fs
         self.reset()
 
     def reset(self) -> None:
@@ -162,14 +163,6 @@ class SramMemory:
     def loaded_read_fs(self) -> int:
         """Latency of a read: no queue can form in front of it."""
         return self.to_fs(self.spec.technology.latency_cycles)
-
-    def to_ticks(self, fs: int) -> int:
-        """The first cycle at or after a time in femtoseconds."""
-        return self._device.to_ticks(fs)
-
-    def to_fs(self, tick: int) -> int:
-        """The time of a cycle in whole femtoseconds, rounded up."""
-        return self._device.to_fs(tick)
 
     def bursts(self, size_bytes: int) -> int:
         """Words of every slice that hold `size_bytes`."""

@@ -6,7 +6,7 @@ A standard is data: organisation, command lengths, timings. A memory of the same
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import model_validator
 
@@ -175,6 +175,7 @@ class DramStandard(Spec):
     simulated and energies are not.
     """
 
+    kind: Literal["memory"] = "memory"
     name: str
     data_rate: BitsPerSecond
     transfers_per_clock: PositiveInt

@@ -23,12 +23,11 @@ from archsim.config.schema import Spec
 from archsim.config.units import (
     BitsPerSecond,
     ByteCount,
-    Dimension,
     Fraction01,
     PicojoulePerBit,
     PositiveInt,
     TimeFs,
-    format_quantity,
+    format_bytes,
 )
 from archsim.memory.energy import CommandEnergy
 from archsim.memory.flash import FS_PER_SECOND, FlashStandard
@@ -91,9 +90,9 @@ class _Tier(Spec):
     def _check_capacity(self, held: int) -> None:
         if self.capacity > held:
             raise UserError(
-                f"capacity is {_bytes(self.capacity)}, {_bytes(self.capacity - held)} more than {self.stacks} stacks "
-                f"of {_bytes(held // self.stacks)} hold",
-                expected=f"at most {_bytes(held)}",
+                f"capacity is {format_bytes(self.capacity)}, {format_bytes(self.capacity - held)} more than "
+                f"{self.stacks} stacks of {format_bytes(held // self.stacks)} hold",
+                expected=f"at most {format_bytes(held)}",
             )
 
     def check_buffer(self, name: str, window_bytes: int, round_bytes: int) -> None:
@@ -102,9 +101,9 @@ class _Tier(Spec):
         if (self.staging or window_bytes) < least:
             what = "a window" if self.staging is None else "a staging buffer"
             raise UserError(
-                f"{what} of {_bytes(self.staging or window_bytes)} is too small for the tier {name}: {PARTS} accesses "
-                f"to each channel are {_bytes(least)}",
-                expected=f"staging of at least {_bytes(least)}",
+                f"{what} of {format_bytes(self.staging or window_bytes)} is too small for the tier {name}: "
+                f"{PARTS} accesses to each channel are {format_bytes(least)}",
+                expected=f"staging of at least {format_bytes(least)}",
             )
 
 
@@ -238,7 +237,3 @@ def _dram_pj(counts: TierCounts, cost: CommandEnergy, burst_bits: int) -> float:
         + counts.refreshes_per_bank * cost.refresh_per_bank
         + (counts.reads + counts.writes) * burst_bits * cost.io
     )
-
-
-def _bytes(count: int) -> str:
-    return format_quantity(count, Dimension.BYTES)

@@ -82,8 +82,13 @@ def _device(phase: PhaseData) -> str:
 
 
 def _extent(phase: PhaseData) -> tuple[int, int]:
-    timed: list[OperatorRecord | Span | BandwidthSample] = [*phase.records, *phase.spans, *phase.bandwidth]
-    return min((entry.start_fs for entry in timed), default=0), max((entry.end_fs for entry in timed), default=0)
+    begin_fs: list[int] = []
+    end_fs: list[int] = []
+    for entries in (phase.records, phase.spans, phase.bandwidth):
+        if entries:
+            begin_fs.append(min(entry.start_fs for entry in entries))
+            end_fs.append(max(entry.end_fs for entry in entries))
+    return min(begin_fs, default=0), max(end_fs, default=0)
 
 
 def _limited(entries: Sequence[OperatorRecord | Span], tracks: _Tracks, shift_fs: int, track: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from archsim.compute.arithmetic import most_that_fits
 from archsim.config.errors import UserError
-from archsim.config.units import format_quantity
+from archsim.config.units import format_bytes
 from archsim.energy import energy_pj, total_pj, within_limit
 from archsim.engine.machine import Machine
 from archsim.engine.phases import Setup, kv_storage, reserve_kv, reserve_prefix
@@ -76,7 +76,7 @@ def kv_token_capacity(machine: Machine, setup: Setup) -> int:
     free = pim.free_bytes if pim is not None and pim.spec.separate else machine.placement.main.free_bytes
     if free < per_token:
         raise UserError(
-            f"{_placed(setup)} leave {format_quantity(max(0, free), 'bytes')} for the KV cache, less than one token's",
+            f"{_placed(setup)} leave {format_bytes(max(0, free))} for the KV cache, less than one token's",
             expected="a higher tensor_parallel, or a device with more memory",
         )
     return free // per_token
@@ -107,6 +107,6 @@ def iteration_energy_pj(records: Sequence[OperatorRecord], elapsed_fs: int, syst
     counts = Counts()
     for record in records:
         counts.add(record.counts)
-    power = system.device.power
+    power = system.device.board_power
     energy = energy_pj(counts, elapsed_fs, system.energy_table, power, system.device.tiers, system.device.pim)
     return total_pj(within_limit(energy, elapsed_fs, power))

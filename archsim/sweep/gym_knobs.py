@@ -11,11 +11,13 @@ ArchGym's DRAM knobs (Krishnan et al., ISCA 2023, table 3) and what they are her
 | refresh policy | `refresh`, `refresh_order` |
 | maximum of postponed and of pulled-in refreshes | `refresh_postpone`, `refresh_pull_in` |
 | maximum of active transactions | the queues; in a decode step also `stream_window` |
+
+Beside those: `write_forwarding`, `write_coalescing`, `starve_after`, `address_map`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,14 +93,12 @@ def candidates() -> tuple[Knob, ...]:
     )
 
 
-def knobs_for(standard: DramStandard, left_out: Collection[str] = ()) -> tuple[Knob, ...]:
-    """The knobs that a memory takes, each with the values it takes; those with one value and `left_out` are not there.
+def knobs_for(standard: DramStandard) -> tuple[Knob, ...]:
+    """The knobs that a memory takes, each with the values it takes; those with one value are not there.
 
     A policy that a standard has no timings for is no choice."""
     found = []
     for knob in candidates():
-        if knob.name in left_out:
-            continue
         taken = [index for index, choice in enumerate(knob.choices) if _is_taken(standard, choice)]
         if len(taken) > 1:
             labels = tuple(knob.labels[index] for index in taken)

@@ -22,7 +22,6 @@ from archsim.memory.traces import Chunk, TimeUnit, Trace, TraceFormat, open_trac
 from archsim.sweep.gym_knobs import Choice, Knob, controller_of, knobs_for, settings_of
 
 CONTROLLER_PATH = "system.device.memory.controller"
-NOT_IN_REPLAYS = ("write_forwarding", "write_coalescing")
 
 
 class Observation(NamedTuple):
@@ -96,7 +95,7 @@ class ReplayTask:
 
     @cached_property
     def knobs(self) -> tuple[Knob, ...]:
-        return knobs_for(self.standard, NOT_IN_REPLAYS)
+        return knobs_for(self.standard)
 
     def measure(self, choices: Sequence[Choice]) -> Observation:
         written = controller_of(choices)
@@ -116,14 +115,11 @@ class ReplayTask:
 
     def _observed(self, result: ReplayResult) -> Observation:
         n = [int(count) for count in result.counts.sum(axis=0)]
-        reads, writes = result.requests
-        traffic = Traffic(
-            reads, writes, n[Count.ACT], n[Count.RD], n[Count.WR], n[Count.REFAB], n[Count.REFPB], result.end_tick
-        )
+        traffic = Traffic.of_replay(result)
         energies = {stat.name: stat.value for stat in energy_stats(traffic, self.standard)}
         accesses = n[Count.HITS] + n[Count.MISSES] + n[Count.CONFLICTS]
         return Observation(
-            latency=result.from_arrival[0 if reads else 1].mean * result.nanoseconds_per_tick * 1e-9,
+            latency=result.from_arrival[0 if traffic.reads else 1].mean * result.nanoseconds_per_tick * 1e-9,
             bandwidth=traffic.requests * result.burst_bytes / result.elapsed_seconds,
             energy=energies.get("mem.energy.total", 0.0) * 1e-12,
             row_hits=n[Count.HITS] / accesses if accesses else 0.0,

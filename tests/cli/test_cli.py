@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -14,9 +12,9 @@ import jsonschema
 import pandas as pd
 import pytest
 import yaml
+from in_process import Outcome
 
 import archsim
-from archsim import cli
 from archsim.config.errors import UserError
 from archsim.experiment import load_experiment, shipped_experiments
 from archsim.metrics import Metric
@@ -34,33 +32,6 @@ workload:
   prefill: {prompt_tokens: 128}
   decode: {context_tokens: 256}
 """
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run `archsim ARGUMENTS` in this process."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["archsim", *arguments])
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main()
-        captured = capsys.readouterr()
-        code = exit_info.value.code
-        return Outcome(code if isinstance(code, int) else 0 if code is None else 1, captured.out, captured.err)
-
-    return call
 
 
 @pytest.fixture

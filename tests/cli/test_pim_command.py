@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from archsim import cli
-
-
-@pytest.fixture
-def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run `archsim pim ARGUMENTS` in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["archsim", "pim", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(exit_info.value.code or 0), captured.out, captured.err
-
-    return call
-
 
 def test_a_gemv_as_json(invoke: Any) -> None:
-    code, out, err = invoke("aim_gddr6", "--gemv", "4096x4096", "--json")
+    code, out, err = invoke("pim", "aim_gddr6", "--gemv", "4096x4096", "--json")
     assert (code, err) == (0, "")
     report = json.loads(out)
     assert report["device"] == "AiM GDDR6, 32 channels"
@@ -39,15 +22,17 @@ def test_a_gemv_as_json(invoke: Any) -> None:
 
 
 def test_attention_as_a_table(invoke: Any) -> None:
-    code, out, err = invoke("attacc_bank", "--attention", "32,2048,128")
+    code, out, err = invoke("pim", "attacc_bank", "--attention", "32,2048,128")
     assert (code, err) == (0, "")
     for words in ("Attention of 32 heads over 2048 tokens", "TB/s", "padding", "MACAB", "energy", "cycles"):
         assert words in out
 
 
 def test_the_power_cap_is_a_switch(invoke: Any) -> None:
-    _, capped, _ = invoke("attacc_bank", "--attention", "64,4096,128", "--json")
-    _, free, _ = invoke("attacc_bank", "--attention", "64,4096,128", "--set", "power_cap.enabled=false", "--json")
+    _, capped, _ = invoke("pim", "attacc_bank", "--attention", "64,4096,128", "--json")
+    _, free, _ = invoke(
+        "pim", "attacc_bank", "--attention", "64,4096,128", "--set", "power_cap.enabled=false", "--json"
+    )
     assert json.loads(capped)["cycles"] > 1.3 * json.loads(free)["cycles"]
 
 
@@ -57,8 +42,8 @@ def test_your_own_device_inherits(invoke: Any, tmp_path: Path) -> None:
         "base: aim_gddr6\nname: Half an AiM\n"
         "organisation: {channels: {value: 16, source: 'estimate: half of the card'}}\n"
     )
-    _, half, _ = invoke(file, "--gemv", "4096x4096", "--json")
-    _, whole, _ = invoke("aim_gddr6", "--gemv", "4096x4096", "--json")
+    _, half, _ = invoke("pim", file, "--gemv", "4096x4096", "--json")
+    _, whole, _ = invoke("pim", "aim_gddr6", "--gemv", "4096x4096", "--json")
     assert json.loads(half)["commands"]["MACAB"] == 2 * json.loads(whole)["commands"]["MACAB"]
 
 
@@ -78,14 +63,11 @@ def test_your_own_device_inherits(invoke: Any, tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_explained(invoke: Any, arguments: tuple[str, ...], message: str) -> None:
-    code, out, err = invoke(*arguments)
+    code, out, err = invoke("pim", *arguments)
     assert (code, out) == (2, "")
     assert message in err
     assert "Traceback" not in err
 
 
-def test_presets_are_described(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["archsim", "describe", "attacc_bank"])
-    with pytest.raises(SystemExit):
-        cli.main()
-    assert "tCCDAB" in capsys.readouterr().out
+def test_presets_are_described(invoke: Any) -> None:
+    assert "tCCDAB" in invoke("describe", "attacc_bank").out

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from archsim import cli
-
 MEMORY = ("--memory", "hbm3_16gb_8hi")
 BURST = 32
 CHANNEL_BYTES = 1 << 30
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    def stat(self, name: str) -> float:
-        return self.json["stats"][name]["value"]
-
-
-@pytest.fixture
-def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run `archsim ARGUMENTS` in this process."""
-
-    def call(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["archsim", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main()
-        captured = capsys.readouterr()
-        code = exit_info.value.code
-        return Outcome(code if isinstance(code, int) else 0 if code is None else 1, captured.out, captured.err)
-
-    return call
 
 
 def requests(n: int, channels: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:

@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
 import pytest
 
-from archsim import cli
-
-
-@pytest.fixture
-def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run `archsim sram ARGUMENTS` in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["archsim", "sram", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(exit_info.value.code or 0), captured.out, captured.err
-
-    return call
-
 
 def test_a_product_as_json(invoke: Any) -> None:
-    code, out, err = invoke("sram_gpu_l2", "--lut-gemv", "256x1280", "--json")
+    code, out, err = invoke("sram", "sram_gpu_l2", "--lut-gemv", "256x1280", "--json")
     assert (code, err) == (0, "")
     report = json.loads(out)
     assert report["device"] == "GPU L2, A100"
@@ -36,7 +19,7 @@ def test_a_product_as_json(invoke: Any) -> None:
 
 
 def test_a_product_as_a_table(invoke: Any) -> None:
-    code, out, err = invoke("sram_gpu_l2", "--lut-gemv", "64x64", "--layout", "spread", "--batch", 2)
+    code, out, err = invoke("sram", "sram_gpu_l2", "--lut-gemv", "64x64", "--layout", "spread", "--batch", 2)
     assert (code, err) == (0, "")
     assert "GEMV 64 x 64, 4-bit weights, tables of 4 inputs, 2 vectors" in out
     assert "bank conflicts" in out
@@ -52,6 +35,6 @@ def test_a_product_as_a_table(invoke: Any) -> None:
     ],
 )
 def test_bad_input(invoke: Any, arguments: tuple[object, ...], message: str) -> None:
-    code, out, err = invoke(*arguments)
+    code, out, err = invoke("sram", *arguments)
     assert (code, out) == (2, "")
     assert message in err and "Traceback" not in err

@@ -7,8 +7,9 @@ import pytest
 
 from archsim.kernels.timing import Count
 from archsim.memory.device import HbmDevice, Range, Transfer
+from archsim.memory.dram_memory import HbmSpec
 from archsim.memory.sram_memory import SramMemorySpec
-from archsim.system import HbmSpec, load_system, system_presets
+from archsim.system import load_system, system_presets
 
 GB = 10**9
 MB = 10**6

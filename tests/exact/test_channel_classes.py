@@ -24,7 +24,8 @@ from archsim.kernels.jit import kernel
 from archsim.kernels.memo_tables import new_memo
 from archsim.kernels.special import specialised
 from archsim.kernels.timing import DramTiming
-from archsim.memory.classes import ChannelClass, ChannelClasses, Stream
+from archsim.memory.channel_class import ChannelClass, Stream
+from archsim.memory.classes import ChannelClasses
 from archsim.memory.layout import InterleaveSpec, Layout, Shares
 
 BURST = 32

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +22,7 @@ from dram_cases import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_python import run_plain_python
 
 from archsim.kernels import channel
 from archsim.kernels.oracle import OracleJob, OracleStream
@@ -101,18 +99,10 @@ PLAIN_PYTHON = """
 import numpy as np
 from archsim.kernels import admission, channel, dram
 from dram_cases import Feature, feature_case, random_case, run_kernel
+from plain_python import Guarded
 
 def case_of(seed):
     return feature_case(seed, frozenset(Feature), requests=40) if seed % 3 == 0 else random_case(seed, requests=40)
-
-class Guarded(np.ndarray):
-    "An array that takes no negative index."
-    def __getitem__(self, at):
-        assert not isinstance(at, (int, np.integer)) or at >= 0, f"index {at}"
-        return super().__getitem__(at)
-    def __setitem__(self, at, value):
-        assert not isinstance(at, (int, np.integer)) or at >= 0, f"index {at}"
-        super().__setitem__(at, value)
 
 admission.AGE_SPAN = 40  # ages are renumbered all the time
 with np.load(PATH) as saved:
@@ -137,10 +127,7 @@ def test_plain_python_stays_inside_its_arrays(tmp_path: Path) -> None:
         saved |= {f"{seed} {field}": np.asarray(getattr(expected, field)) for field in fields}
     np.savez(tmp_path / "expected.npz", **saved)
     program = f"PATH = {str(tmp_path / 'expected.npz')!r}\nSEEDS = {list(seeds)}\n" + PLAIN_PYTHON
-    root = Path(__file__).resolve().parents[2]
-    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"}
-    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
+    run_plain_python(program)
 
 
 # ---- closed forms ----------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,12 +12,11 @@ import pytest
 from flash_cases import differences, random_case, random_streams, random_timing, run_kernel, run_oracle, run_streams
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_python import ROOT, plant, run_plain_python
 
 from archsim.kernels.flash_state import FlashCount, new_state
 from archsim.memory.flash_checker import check_flash_commands
 
-ROOT = Path(__file__).resolve().parents[2]
-KERNELS = ROOT / "archsim" / "kernels"
 SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -241,27 +239,12 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, n
     for k, mutant in enumerate(MUTANTS):
         plant(mutant, work / f"mutant_{k:02d}")
     program = f"SEEDS = {CASES}\n" + RUN_MUTANTS
-    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(ROOT / "tests")}
-    ran = subprocess.run([sys.executable, "-c", program, work], env=environment, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+    run_plain_python(program, work)
     found = {}
     for k, mutant in enumerate(MUTANTS):
         with np.load(work / f"mutant_{k:02d}" / "outcome.npz") as outcome:
             found[mutant.name] = (int(outcome["caught"]), outcome["log"])
     return found
-
-
-def plant(mutant: Mutant, tree: Path) -> None:
-    """A package with a copy of the kernels in which one place is edited."""
-    package = tree / "archsim" / "kernels"
-    package.mkdir(parents=True)
-    (tree / "archsim" / "__init__.py").touch()
-    for source in KERNELS.glob("*.py"):
-        text = source.read_text()
-        if source.name == mutant.file:
-            assert mutant.old in text, f"the kernel no longer contains: {mutant.old}"
-            text = text.replace(mutant.old, mutant.new)
-        (package / source.name).write_text(text)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])

@@ -6,22 +6,16 @@ The copies run as plain Python: compiling each would take a minute.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from dram_cases import differences, run_kernel, run_oracle
 from mutants import ALL, Cases, Mutant
+from plain_python import plant, run_plain_python
 
 from archsim.memory.checker import check_commands
 
 pytestmark = pytest.mark.interpreted
 
-ROOT = Path(__file__).resolve().parents[2]
-KERNELS = ROOT / "archsim" / "kernels"
 FIELDS = ("log", "counts", "histogram", "job_done")
 
 RUN_MUTANTS = """
@@ -78,29 +72,14 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, n
     np.savez(work / "expected.npz", **expected)
     for k, mutant in enumerate(ALL):
         plant(mutant, work / f"mutant_{k:02d}")
-    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(ROOT / "tests")}
+        (work / f"mutant_{k:02d}" / "cases").write_text(mutant.cases.value)
     program = f"FIELDS = {FIELDS}\n" + RUN_MUTANTS
-    ran = subprocess.run([sys.executable, "-c", program, work], env=environment, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+    run_plain_python(program, work)
     found = {}
     for k, mutant in enumerate(ALL):
         with np.load(work / f"mutant_{k:02d}" / "outcome.npz") as outcome:
             found[mutant.name] = (int(outcome["caught"]), outcome["log"])
     return found
-
-
-def plant(mutant: Mutant, tree: Path) -> None:
-    """A package with a copy of the kernel in which one place is edited."""
-    package = tree / "archsim" / "kernels"
-    package.mkdir(parents=True)
-    (tree / "archsim" / "__init__.py").touch()
-    (tree / "cases").write_text(mutant.cases.value)
-    for source in KERNELS.glob("*.py"):
-        text = source.read_text()
-        if source.name == mutant.file:
-            assert mutant.old in text, f"the kernel no longer contains: {mutant.old}"
-            text = text.replace(mutant.old, mutant.new)
-        (package / source.name).write_text(text)
 
 
 @pytest.mark.parametrize("mutant", ALL, ids=[mutant.name for mutant in ALL])

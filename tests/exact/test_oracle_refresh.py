@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from dram_cases import run_oracle, small_policy_case
+from plain_python import plant, run_plain_python
 
 from archsim.config.loading import data_root, load_spec
 from archsim.kernels.oracle import OracleResult, OracleStream, run_streams
@@ -18,7 +15,6 @@ from archsim.kernels.timing import Command, Count, DramTiming, LogField, Refresh
 from archsim.memory.checker import check_commands
 from archsim.memory.standard import ControllerSpec, DramStandard
 
-ROOT = Path(__file__).resolve().parents[2]
 PRESETS = ("hbm2e_16gb_8hi", "hbm3_16gb_8hi", "hbm3_16gb_8hi_5230", "hbm3e_24gb_8hi")
 NOTHING = np.zeros(0, np.int64)
 SAME_BANK = {"refresh_mode": int(RefreshMode.SAME_BANK), "tRFCsb": 416, "tREFIsb": 1560}  # 130 ns, tREFI / 8
@@ -266,19 +262,9 @@ def mutant_logs(tmp_path_factory: pytest.TempPathFactory) -> list[dict[int, np.n
     work = tmp_path_factory.mktemp("oracle_mutants")
     trees = [work / f"mutant_{k:02d}" for k in range(len(MUTANTS))]
     for mutant, tree in zip(MUTANTS, trees, strict=True):
-        package = tree / "archsim" / "kernels"
-        package.mkdir(parents=True)
-        (tree / "archsim" / "__init__.py").touch()
-        for source in (ROOT / "archsim" / "kernels").glob("*.py"):
-            text = source.read_text()
-            if source.name == mutant.file:
-                assert mutant.old in text, f"the oracle no longer contains: {mutant.old}"
-                text = text.replace(mutant.old, mutant.new)
-            (package / source.name).write_text(text)
-    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(ROOT / "tests")}
+        plant(mutant, tree)
     program = f"SEEDS = {list(SEEDS)}\n" + RUN_MUTANTS
-    ran = subprocess.run([sys.executable, "-c", program, work], env=environment, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+    run_plain_python(program, work)
     logs = []
     for tree in trees:
         with np.load(tree / "logs.npz") as saved:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pim_cases import Outcome, random_program, random_rules, run_kernel, run_oracle
+from plain_python import run_plain_python
 
 from archsim.kernels.pim_program import LONGEST_WAIT, Lane, assemble
 from archsim.kernels.pim_rules import Distance, PimRules, Role, Scope
@@ -167,15 +164,7 @@ def test_programs_refuse_what_the_kernel_can_not_run() -> None:
 PLAIN_PYTHON = """
 import numpy as np
 import pim_cases
-
-class Guarded(np.ndarray):
-    "An array that takes no negative index."
-    def __getitem__(self, at):
-        assert not isinstance(at, (int, np.integer)) or at >= 0, f"index {at}"
-        return super().__getitem__(at)
-    def __setitem__(self, at, value):
-        assert not isinstance(at, (int, np.integer)) or at >= 0, f"index {at}"
-        super().__setitem__(at, value)
+from plain_python import Guarded
 
 plain_state, plain_history = pim_cases.new_state, pim_cases.new_history
 pim_cases.new_state = lambda *arguments: plain_state(*arguments).view(Guarded)
@@ -192,11 +181,7 @@ for seed in range(12):
 
 def test_plain_python_stays_inside_its_arrays() -> None:
     """Without compilation indices are checked; warnings (an overflow, say) are errors."""
-    root = Path(__file__).resolve().parents[2]
-    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"}
-    command = [sys.executable, "-W", "error", "-c", PLAIN_PYTHON]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
+    run_plain_python(PLAIN_PYTHON, warnings="error")
 
 
 def test_the_largest_of_two_distances_binds() -> None:

@@ -13,7 +13,7 @@ from dram_cases import address_tables, random_timing
 
 from archsim.kernels.oracle import OracleResult, Trace, run_oracle
 from archsim.kernels.timing import Count, DramTiming
-from archsim.memory.replay import ReplayChannel
+from archsim.memory.replay_channel import ReplayChannel
 
 pytestmark = pytest.mark.interpreted
 

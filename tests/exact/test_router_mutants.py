@@ -5,20 +5,16 @@ Mutants are edited copies of the kernel that run as plain Python, which is faste
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from noc_cases import NocCase, plain_case, random_case, run_oracle
+from plain_python import KERNELS, edited, run_plain_python
 
 from archsim.fabric.noc_checker import check_moves
 
-ROOT = Path(__file__).resolve().parents[2]
-KERNELS = ROOT / "archsim" / "kernels"
 SEEDS = range(36)
 CYCLES = 40
 
@@ -64,6 +60,7 @@ MUTANTS = (
     Mutant("ring of the buffer is one short", "router.py", "RING + (tail & q.ring_mask)", "RING + (tail & 1)"),
     Mutant("the first credit wakes nobody", "router.py", "elif credits == 1 and", "elif False and"),
     Mutant("an output with bids left is forgotten", "router.py", "q.words) else left + 1", "q.words) else left"),
+    Mutant("the farthest offer stands", "router_sets.py", "behind >= state[distances", "behind < state[distances"),
     Mutant("the wrong head accepts", "router_alloc.py",
            "state[q.offers + waiter], inside", "state[q.offers + waiter], 0 * inside"),
     Mutant("a flit stays in the bids without a credit", "router.py",
@@ -122,13 +119,10 @@ def _plant(mutant: Mutant, tree: Path) -> None:
     tree.mkdir()
     (tree / "__init__.py").touch()
     for name in FILES:
-        text = (KERNELS / name).read_text()
+        text = edited(mutant, KERNELS / name)
         for part in FILES[1:]:
             module = f".{part.removesuffix('.py')} import"
             text = text.replace(f"archsim.kernels{module}", f"{tree.name}{module}")
-        if name == mutant.file:
-            assert mutant.old in text, f"the kernel no longer contains: {mutant.old}"
-            text = text.replace(mutant.old, mutant.new)
         (tree / name).write_text(text)
 
 
@@ -143,11 +137,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, n
     for k, mutant in enumerate(MUTANTS):
         _plant(mutant, work / f"mutant_{k:02d}")
     program = f"SEEDS = {list(SEEDS)}\nCYCLES = {CYCLES}\n" + RUN_MUTANTS
-    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program, work], env=environment, capture_output=True, text=True
-    )
-    assert ran.returncode == 0, ran.stderr
+    run_plain_python(program, work, warnings="ignore")
     found = {}
     for k, mutant in enumerate(MUTANTS):
         with np.load(work / f"mutant_{k:02d}" / "outcome.npz") as outcome:

@@ -14,7 +14,7 @@ import pytest
 from archsim import cli
 from archsim.commands.replay import load_memory
 from archsim.memory.curve import Curve, CurveRequest, Pattern, _arrivals, _words, measure, unloaded
-from archsim.memory.replay import ReplayChannel
+from archsim.memory.replay_channel import ReplayChannel
 from archsim.memory.standard import ControllerSpec, DramStandard
 
 HBM3 = load_memory("hbm3_16gb_8hi")

@@ -12,9 +12,18 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from small_experiment import write_phases
 
+from archsim.commands.stats import Traffic, energy_stats
 from archsim.config.errors import UserError
 from archsim.gym import ENV_ID, DecodeTask, MemorySystemEnv, Observation, ReplayTask
+from archsim.kernels.oracle import OracleResult, run_oracle
+from archsim.kernels.oracle import Trace as OracleTrace
+from archsim.kernels.timing import Count
+from archsim.memory.interleave import Interleave
+from archsim.memory.standard import ControllerSpec, DramStandard
 from archsim.sweep.gym_knobs import Choice, Knob, controller_of, knobs_for
+
+REQUESTS = 1000
+COMMANDS = (Count.ACT, Count.RD, Count.WR, Count.REFAB, Count.REFPB)
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +146,44 @@ def test_a_policy_without_its_timings_is_no_knob() -> None:
     assert "same_bank" in ddr5["refresh"]
 
 
-def test_a_replay_has_no_answering_write_queue() -> None:
-    assert not {knob.name for knob in ReplayTask().knobs} & {"write_forwarding", "write_coalescing"}
+@pytest.mark.parametrize(
+    "answered", [["write_forwarding"], ["write_coalescing"], ["write_forwarding", "write_coalescing"]]
+)
+def test_what_queued_writes_answer_is_measured_as_the_oracle_does(answered: list[str], tmp_path: Path) -> None:
+    draws = np.random.default_rng(11)
+    address, write = draws.integers(200, size=REQUESTS) * 32, (draws.random(REQUESTS) < 0.5).astype(np.int64)
+    np.save(tmp_path / "few.npy", np.stack([address, write], axis=1))
+    task = ReplayTask(trace=tmp_path / "few.npy")
+    knobs = {knob.name: knob for knob in task.knobs}
+    choices = [knobs[name].choices[knobs[name].labels.index(True)] for name in answered]
+
+    expected, local_write = by_oracle(task.standard, controller_of(choices), address, write)
+    counts, end = expected.counts, int(expected.done.max())
+    assert expected.answered.any()
+    latencies = (expected.done - expected.admitted)[local_write == 0]
+    seen = task.measure(choices)
+    assert seen.latency == pytest.approx(latencies.mean() * float(task.standard.tick_fs) * 1e-15, rel=1e-12)
+    assert seen.bandwidth == pytest.approx(REQUESTS * 32 / (end * float(task.standard.tick_fs) * 1e-15), rel=1e-12)
+    rows = (counts[Count.HITS], counts[Count.MISSES], counts[Count.CONFLICTS])
+    assert seen.row_hits == rows[0] / sum(rows)
+    traffic = Traffic(0, 0, *(int(counts[what]) for what in COMMANDS), end)
+    energy = {stat.name: stat.value for stat in energy_stats(traffic, task.standard)}["mem.energy.total"]
+    assert seen.energy == pytest.approx(energy * 1e-12, rel=1e-12)
+    assert tuple(seen) != tuple(task.measure([]))
+
+
+def by_oracle(
+    standard: DramStandard, controller: ControllerSpec, address: np.ndarray, write: np.ndarray
+) -> tuple[OracleResult, np.ndarray]:
+    """What the oracle makes of requests on one channel, and which of them, in its order, are writes."""
+    interleave = Interleave(standard, 1, controller.address_map)
+    controller = controller.model_copy(update={"address_map": interleave.local_map})
+    unit, local = interleave.place(address)
+    order = np.argsort(unit, kind="stable")
+    offsets = np.concatenate(([0], np.cumsum(np.bincount(unit, minlength=interleave.pseudo_channels))))
+    trace = OracleTrace(local[order], write[order].astype(np.int8), np.zeros(len(address), np.int64), offsets)
+    bank_of, _ = standard.address_tables(controller)
+    return run_oracle(standard.timing(controller), bank_of, trace), write[order]
 
 
 def test_a_decode_step_with_knobs_of_the_system(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from archsim.config.errors import SpecError
 from archsim.config.loading import data_root, load_mapping, load_spec
+from archsim.memory.dram_memory import HbmSpec
 from archsim.memory.energy import Geometry, MemoryEnergySpec, Method
 from archsim.memory.standard import DramStandard
-from archsim.system import HbmSpec, load_system, system_presets
+from archsim.system import load_system, system_presets
 
 ROOT = Path(__file__).resolve().parents[2]
 ENERGIES = sorted((data_root() / "hwconfigs" / "energy").glob("*.yaml"))

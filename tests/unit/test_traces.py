@@ -10,11 +10,10 @@ import pytest
 
 from archsim.config.errors import UserError
 from archsim.config.loading import load_spec, resolve_preset
-from archsim.memory import replay as replay_module
-from archsim.memory import traces
+from archsim.memory import replay_channel, traces
 from archsim.memory.interleave import Interleave
 from archsim.memory.latency import Latencies
-from archsim.memory.replay import ReplayChannel
+from archsim.memory.replay_channel import ReplayChannel
 from archsim.memory.standard import ControllerSpec, DramStandard, RefreshPolicy
 from archsim.memory.traces import Chunk, TimeUnit, TraceFormat, open_trace
 
@@ -156,7 +155,7 @@ def test_quantiles() -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_a_replay_in_pieces_is_that_of_the_whole(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands, counts and latencies do not depend on how the requests were handed over."""
-    monkeypatch.setattr(replay_module, "LOG_ROWS", 1 << 12)
+    monkeypatch.setattr(replay_channel, "LOG_ROWS", 1 << 12)
     random = np.random.default_rng(seed)
     standard = hbm3()
     controller = ControllerSpec(refresh=KERNEL_POLICIES[seed % 3])

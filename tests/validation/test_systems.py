@@ -11,11 +11,12 @@ from archsim.config.errors import UserError
 from archsim.engine.phases import Setup, phase_machine
 from archsim.experiment import LoadedExperiment, PhasesWorkload, load_experiment
 from archsim.memory.device import HbmDevice, Range, Transfer
+from archsim.memory.dram_memory import HbmSpec
 from archsim.memory.sram_memory import SramMemorySpec
 from archsim.memory.tiers import DramTier
 from archsim.results import RunData
 from archsim.run import simulate
-from archsim.system import HbmSpec, SystemSpec, load_system
+from archsim.system import SystemSpec, load_system
 from archsim.workload.precision import Precision
 from archsim.workload.shapes import load_model
 
