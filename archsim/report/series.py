@@ -164,10 +164,17 @@ class RunSeries:
         return {c: sum(job.cause_s[c] for job in self.jobs[phase]) / total if total else 0.0 for c in CAUSES}
 
     def bandwidth(self, phase: str) -> Bandwidth | None:
-        """HBM bandwidth over the phase's time, from 0; None if it was not sampled."""
+        """HBM bandwidth over the phase's time, from its first operator's start (0) to its last one's end; None if it
+        was not sampled."""
         table = self.run.bandwidth
         samples = table[table["phase"] == phase]
-        return _bandwidth(samples) if len(samples) else None
+        return _bandwidth(samples, self._extent_fs(phase, samples)) if len(samples) else None
+
+    def _extent_fs(self, phase: str, samples: DataFrame) -> tuple[float, float]:
+        """When the phase's first operator begins and its last one ends: what its metrics divide by."""
+        operators = self.run.operators[self.run.operators["phase"] == phase]
+        timed = operators if len(operators) else samples
+        return float(timed["start_fs"].min()), float(timed["end_fs"].max())
 
     def energy_joules(self, phase: PhaseSummary) -> list[tuple[str, float]]:
         """Energy by component, all devices, largest first; components that used none are left out."""
@@ -218,16 +225,16 @@ def _jobs(operators: DataFrame, phase: str) -> list[Job]:
     return sorted(jobs, key=lambda job: (-job.time_s, job.name))
 
 
-def _bandwidth(samples: DataFrame) -> Bandwidth:
+def _bandwidth(samples: DataFrame, extent_fs: tuple[float, float]) -> Bandwidth:
     """Steps as sampled, or evenly binned if there are more than a screen can show; bytes are conserved."""
     import numpy as np
 
     start = samples["start_fs"].to_numpy(dtype=float)
     end = samples["end_fs"].to_numpy(dtype=float)
-    origin, last = start.min(), end.max()
+    origin, last = extent_fs
     bin_ms = None
     if len(samples) <= _BANDWIDTH_BINS:
-        edges = np.unique(np.concatenate([start, end]))
+        edges = np.unique(np.concatenate([start, end, extent_fs]))
     else:
         edges = np.linspace(origin, last, _BANDWIDTH_BINS + 1)
         bin_ms = float(edges[1] - edges[0]) * 1e-12

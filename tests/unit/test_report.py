@@ -161,6 +161,20 @@ class TestSeries:
         assert drawn == pytest.approx(data.phases[1].metrics()["decode.hbm.bytes"].value)
         assert steps.mean == pytest.approx(data.phases[1].metrics()["decode.hbm.bandwidth"].value)
 
+    def test_the_mean_is_the_metric_where_the_last_operator_moves_nothing(self, tmp_path: Path) -> None:
+        data = fabricated_run(layers=2)
+        for phase in data.phases:
+            del phase.bandwidth[-3:], phase.bandwidth[:1]  # type: ignore[attr-defined]
+            for record in (phase.records[0], *phase.records[-3:]):
+                record.counts.dram_read_bytes = record.counts.dram_write_bytes = 0
+        written = write_run(tmp_path / "run", data)
+        for phase in data.phases:
+            steps = RunSeries(written).bandwidth(phase.phase)
+            assert steps is not None
+            assert steps.mean == pytest.approx(written.metrics[f"{phase.phase}.hbm.bandwidth"].value, rel=1e-12)
+            assert steps.edges_ms[0] == 0
+            assert steps.edges_ms[-1] == pytest.approx(1e3 * written.metrics[f"{phase.phase}.latency"].value)
+
     def test_channel_shares_sum_to_one(self, run: RunResult) -> None:
         for bar in RunSeries(run).channel_bars(run.summary.phases[0]):
             assert sum(bar.outcomes.values()) == pytest.approx(1) and sum(bar.tiles.values()) == pytest.approx(1)
