@@ -134,7 +134,10 @@ def run_noc(
     if figure is not None:
         from archsim.report.noc_figure import save_curve
 
-        save_curve(report.spec.name, report.points, report.saturation, report.zero_load_cycles, figure)
+        flits = report.spec.traffic.packet_flits
+        save_curve(
+            report.spec.name, report.points, report.saturation, report.zero_load_cycles, figure, packet_flits=flits
+        )
     return report
 
 
