@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from archsim.metrics import FS_PER_SECOND, format_quantity
 from archsim.report import style
+from archsim.report.channels import channel_bars, channel_panels
 from archsim.report.series import (
-    ROW_OUTCOMES,
-    TILES,
+    CLOSE_TO_PEAK,
     Job,
     RunSeries,
     distinct_roofs,
@@ -107,13 +107,14 @@ class RunPlots:
         return self._per_phase(0.9 + 0.3 * tallest, _draw_energy, self._series)
 
     def channels(self) -> Figure:
-        """Row outcomes and bus time of each class of HBM channels."""
-        series = self._series
-        bars = [max(1, len(series.channel_bars(phase))) for phase in series.phases]
+        """Row outcomes, where the memory has rows, and bus time of each class of channels."""
+        phases = self._series.phases
+        bars = [max(1, len(channel_bars(phase))) for phase in phases]
+        across = max([1, *(len(channel_panels(phase, phases)) for phase in phases)])
         with new_figure(11, 1.2 + sum(0.34 * n + 1.1 for n in bars)) as figure:
-            grid = figure.subplots(len(bars), 2, squeeze=False, height_ratios=[n + 2 for n in bars])
-            for row, phase in zip(grid, series.phases, strict=True):
-                _draw_channels(row, series, phase)
+            grid = figure.subplots(len(bars), across, squeeze=False, height_ratios=[n + 2 for n in bars])
+            for row, phase in zip(grid, phases, strict=True):
+                _draw_channels(row, phase, phases)
             for axes in grid[-1]:
                 _legend_below_axes(axes)
         return figure
@@ -228,6 +229,7 @@ def _draw_bandwidth(axes: Axes, series: RunSeries, phase: PhaseSummary) -> None:
     axes.set_title(phase_title(phase))
     steps = series.bandwidth(phase.phase)
     peak = phase.peak_hbm_bytes_per_second / 1e12
+    close = steps is not None and abs(peak - steps.mean / 1e12) < CLOSE_TO_PEAK * peak
     if steps is not None:
         read, write = np.array(steps.read) / 1e12, np.array(steps.write) / 1e12
         axes.stairs(read, steps.edges_ms, fill=True, color=style.READ_COLOUR, label="read")
@@ -237,12 +239,13 @@ def _draw_bandwidth(axes: Axes, series: RunSeries, phase: PhaseSummary) -> None:
         axes.axhline(mean, color=style.INK, lw=1.1, label="mean of the phase")
         axes.annotate(
             f"mean {format_quantity(steps.mean, 'B/s')}", (1.005, mean),
-            xycoords=("axes fraction", "data"), va="center", fontsize=9, annotation_clip=False,
+            xycoords=("axes fraction", "data"), va="top" if close else "center", fontsize=9, annotation_clip=False,
         )  # fmt: skip
     axes.axhline(peak, color=style.PEAK, ls="--", lw=1.3, label=f"{phase.memory} peak bandwidth")
     axes.annotate(
         f"peak {format_quantity(phase.peak_hbm_bytes_per_second, 'B/s')}", (1.005, peak),
-        xycoords=("axes fraction", "data"), va="center", color=style.PEAK, fontsize=9, annotation_clip=False,
+        xycoords=("axes fraction", "data"), va="bottom" if close else "center", color=style.PEAK, fontsize=9,
+        annotation_clip=False,
     )  # fmt: skip
     axes.set(ylim=(0, peak * 1.18), xlabel="time (ms)", ylabel="TB/s, one device")
 
@@ -250,34 +253,33 @@ def _draw_bandwidth(axes: Axes, series: RunSeries, phase: PhaseSummary) -> None:
 def _draw_energy(axes: Axes, series: RunSeries, phase: PhaseSummary) -> None:
     parts = series.energy_joules(phase)
     total = sum(joules for _, joules in parts)
-    axes.barh([name for name, _ in parts], [joules for _, joules in parts], color=style.ACCENT)
+    names = [style.energy_label(name, phase.memory) for name, _ in parts]
+    axes.barh(names, [joules for _, joules in parts], color=style.ACCENT)
     for position, (_, joules) in enumerate(parts):
         text = f"{format_quantity(joules, 'J')} ({100 * joules / total:.1f} %)"
         axes.annotate(
             text, (joules, position), (4, 0), textcoords="offset points", va="center", fontsize=8.5, color=style.MUTED
         )
-    axes.set_title(f"{phase_title(phase)} · {format_quantity(total, 'J')}, all {phase.devices} devices")
+    axes.set_title(f"{phase_title(phase)} · {format_quantity(total, 'J')}, {style.of_all_devices(phase.devices)}")
     axes.set(xlabel="energy (J)", xlim=(0, max((joules for _, joules in parts), default=1.0) * 1.25))
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
 
 
-def _draw_channels(row: Sequence[Axes], series: RunSeries, phase: PhaseSummary) -> None:
-    bars = series.channel_bars(phase)
-    outcomes = [(style.ROW_LABELS[o], style.ROW_COLOURS[o], [bar.outcomes[o] for bar in bars]) for o in ROW_OUTCOMES]
-    tiles = [(style.TILE_LABELS[tile], style.TILE_COLOURS[tile], [bar.tiles[tile] for bar in bars]) for tile in TILES]
-    panels = ((row[0], outcomes, "share of accesses (%)"), (row[1], tiles, "share of bus time (%)"))
-    for axes, parts, axis_label in panels:
+def _draw_channels(row: Sequence[Axes], phase: PhaseSummary, phases: Sequence[PhaseSummary]) -> None:
+    bars = channel_bars(phase)
+    for axes, panel in zip(row, channel_panels(phase, phases), strict=False):
         left = np.zeros(len(bars))
-        for name, colour, shares in parts:
-            width = 100 * np.array(shares)
-            axes.barh([bar.label for bar in bars], width, left=left, color=colour, label=name, height=0.7)
+        for part in panel.parts:
+            width = 100 * np.array(part.shares)
+            axes.barh([bar.label for bar in bars], width, left=left, color=part.colour, label=part.label, height=0.7)
             left += width
-        axes.set(xlabel=axis_label, xlim=(0, 100))
+        axes.set(xlabel=panel.title, xlim=(0, 100))
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
     row[0].set_title(phase_title(phase))
-    row[1].tick_params(axis="y", left=False, labelleft=False)
+    for axes in row[1:]:
+        axes.tick_params(axis="y", left=False, labelleft=False)
 
 
 def _draw_share_below(axes: Axes, times_fs: Any, title: str) -> None:
@@ -289,13 +291,13 @@ def _draw_share_below(axes: Axes, times_fs: Any, title: str) -> None:
         if len(seconds):
             value = float(np.percentile(seconds, percent))
             axes.axvline(value * scale, color=style.MUTED, lw=1, ls=":")
+            before = percent == 50 and value > 0.06 * seconds[-1]  # away from p99's, unless there is no room
             axes.annotate(
-                f"p{percent} {format_quantity(value, 's')}", (value * scale, 0.04), (4 if percent == 50 else -4, 0),
-                textcoords="offset points", rotation=90, fontsize=9, va="bottom",
-                ha="left" if percent == 50 else "right",
+                f"p{percent} {format_quantity(value, 's')}", (value * scale, 0.04), (-4 if before else 4, 0),
+                textcoords="offset points", rotation=90, fontsize=9, va="bottom", ha="right" if before else "left",
             )  # fmt: skip
     axes.set(xlabel=f"{title} ({unit})", ylim=(0, 1.02))
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.06 * seconds[-1] * scale if len(seconds) else 1.0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 

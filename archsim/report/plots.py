@@ -11,10 +11,10 @@ from plotly.subplots import make_subplots
 
 from archsim.metrics import FS_PER_SECOND, format_quantity, percentile_seconds
 from archsim.report import style
+from archsim.report.channels import channel_bars, channel_panels
 from archsim.report.look import look, note
 from archsim.report.series import (
-    ROW_OUTCOMES,
-    TILES,
+    CLOSE_TO_PEAK,
     Job,
     RunSeries,
     distinct_roofs,
@@ -28,6 +28,7 @@ from archsim.report.series import (
 from archsim.results import PhaseSummary
 
 _ROW = 26  # pixels of one horizontal bar
+_TEXT_WIDE = 0.05  # a line of text, as a share of half of a page
 
 
 def cause_overview(series: RunSeries) -> go.Figure:
@@ -143,13 +144,15 @@ def bandwidth(series: RunSeries, phase: PhaseSummary) -> go.Figure | None:
             fillcolor=colour,
             hovertemplate=f"{name} %{{y:.3f}} TB/s<extra></extra>",
         )
-    for value, label, dash, colour in (
-        (peak, "peak", "dash", style.PEAK),
-        (steps.mean, "mean", "solid", style.INK),
+    close = abs(peak - steps.mean) < CLOSE_TO_PEAK * peak
+    for value, label, dash, colour, aside in (
+        (peak, "peak", "dash", style.PEAK, 8),
+        (steps.mean, "mean", "solid", style.INK, -8),
     ):
         figure.add_hline(y=value / 1e12, line={"color": colour, "dash": dash, "width": 1.5})
         text = f"{label} {format_quantity(value, 'B/s')}"
-        note(figure, 1, value / 1e12, text, xref="paper", xanchor="left", xshift=6, font_color=colour)
+        shift = {"xshift": 6, "yshift": aside if close else 0}
+        note(figure, 1, value / 1e12, text, xref="paper", xanchor="left", font_color=colour, **shift)
     look(figure, height=270, bottom=48)
     figure.update_layout(margin_r=120, hovermode="x unified", legend=_legend_above())
     figure.update_xaxes(title_text="time since the phase began (ms)", range=[0, steps.edges_ms[-1]])
@@ -191,51 +194,51 @@ def energy(series: RunSeries, phase: PhaseSummary) -> go.Figure:
     scale, unit = (1e3, "mJ") if largest < 1 else (1.0, "J")
     figure = go.Figure()
     figure.add_bar(
-        y=[name for name, _ in parts],
+        y=[style.energy_label(name, phase.memory) for name, _ in parts],
         x=[joules * scale for _, joules in parts],
         orientation="h",
         marker_color=style.ACCENT,
-        hovertemplate=f"%{{y}}: %{{x:.4g}} {unit}<extra></extra>",
+        customdata=[f"{phase.phase}.energy.{name}" for name, _ in parts],
+        hovertemplate=f"%{{y}}: %{{x:.4g}} {unit}<br>%{{customdata}}<extra></extra>",
     )
     for name, joules in parts:
         text = f"{format_quantity(joules, 'J')} · {100 * joules / total:.1f} %"
-        note(figure, joules * scale, name, text, xanchor="left", xshift=4)
+        note(figure, joules * scale, style.energy_label(name, phase.memory), text, xanchor="left", xshift=4)
     _stack(figure, height=72 + _ROW * len(parts), bottom=56)
-    figure.update_xaxes(title_text=f"energy ({unit}), all {phase.devices} devices", range=[0, largest * scale * 1.3])
+    figure.update_xaxes(
+        title_text=f"energy ({unit}), {style.of_all_devices(phase.devices)}", range=[0, largest * scale * 1.3]
+    )
     figure.update_layout(margin_t=8)
     return figure
 
 
 def channels(series: RunSeries, phase: PhaseSummary) -> go.Figure | None:
-    """Row outcomes and bus time of each class of channels; None if the run kept none."""
-    bars = series.channel_bars(phase)
-    if not bars:
+    """Row outcomes, where the memory has rows, and bus time of each class of channels; None if the run kept none."""
+    labels = [bar.label for bar in channel_bars(phase)]
+    panels = channel_panels(phase, series.phases)
+    if not labels or not panels:
         return None
-    figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.04)
-    labels = [bar.label for bar in bars]
-    outcomes = [(style.ROW_LABELS[o], style.ROW_COLOURS[o], [bar.outcomes[o] for bar in bars]) for o in ROW_OUTCOMES]
-    tiles = [(style.TILE_LABELS[tile], style.TILE_COLOURS[tile], [bar.tiles[tile] for bar in bars]) for tile in TILES]
-    for column, parts in ((1, outcomes), (2, tiles)):
-        for name, colour, shares in parts:
+    figure = make_subplots(cols=len(panels), shared_yaxes=True, horizontal_spacing=0.04)
+    for column, panel in enumerate(panels, start=1):
+        for part in panel.parts:
             figure.add_bar(
                 y=labels,
-                x=[100 * share for share in shares],
+                x=[100 * share for share in part.shares],
                 orientation="h",
-                name=name,
-                marker_color=colour,
-                text=[f"{100 * share:.1f} %" if share >= 0.1 else "" for share in shares],
+                name=part.label,
+                marker_color=part.colour,
+                text=[f"{100 * share:.1f} %" if share >= 0.1 else "" for share in part.shares],
                 textposition="inside",
                 insidetextanchor="middle",
                 textangle=0,
-                textfont_color=style.text_on(colour),
-                hovertemplate="%{y}<br>" + name + ": %{x:.2f} %<extra></extra>",
+                textfont_color=style.text_on(part.colour),
+                hovertemplate="%{y}<br>" + part.label + ": %{x:.2f} %<extra></extra>",
                 row=1,
                 col=column,
             )
-    _stack(figure, height=72 + 32 * len(bars), bottom=56)
+        figure.update_xaxes(title_text=panel.title, col=column)
+    _stack(figure, height=72 + 32 * len(labels), bottom=56)
     figure.update_xaxes(range=[0, 100])
-    figure.update_xaxes(title_text="share of row accesses (%)", col=1)
-    figure.update_xaxes(title_text="share of data bus time (%)", col=2)
     figure.update_layout(showlegend=False, margin_t=8)
     return figure
 
@@ -271,20 +274,21 @@ def _add_share_within(figure: go.Figure, column: int, title: str, times_fs: Sequ
         row=1,
         col=column,
     )
-    for percent in (50, 99):
+    longest = times_fs[-1] / FS_PER_SECOND
+    for percent in (50, 99):  # their names stand on the sides that face away from each other
         seconds = percentile_seconds(times_fs, percent)
+        side = "right" if percent == 50 and seconds > _TEXT_WIDE * longest else "left"
         figure.add_vline(
             x=seconds * scale,
             line={"color": style.MUTED, "dash": "dot", "width": 1},
             annotation={
                 "text": f"p{percent} {format_quantity(seconds, 's')}", "textangle": -90, "yanchor": "bottom", "y": 0.02,
-                "xanchor": "left" if percent == 50 else "right", "font": {"size": 12, "color": style.INK},
+                "xanchor": side, "font": {"size": 12, "color": style.INK},
             },
             row=1,
             col=column,
         )  # fmt: skip
-    longest = times_fs[-1] * scale / FS_PER_SECOND
-    figure.update_xaxes(title_text=f"{title} ({unit})", range=[0, longest * 1.05], col=column)
+    figure.update_xaxes(title_text=f"{title} ({unit})", range=[0, longest * scale * 1.06], col=column)
 
 
 def _add_roofs(figure: go.Figure, phase: PhaseSummary, left: float, right: float) -> None:

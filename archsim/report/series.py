@@ -16,25 +16,20 @@ from typing import TYPE_CHECKING
 from archsim.metrics import FS_PER_SECOND, format_quantity
 from archsim.records import CAUSES
 from archsim.report import style
-from archsim.results import ChannelClass, PhaseSummary, RunResult
+from archsim.results import PhaseSummary, RunResult
 from archsim.workload.sub_batches import SECOND
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 _BANDWIDTH_BINS = 1200
-_CHANNEL_BARS = 48
-TILES = ("busy", "refresh", "turnaround", "row", "idle")
-ROW_OUTCOMES = ("hits", "misses", "conflicts")
+CLOSE_TO_PEAK = 0.1
+"""A mean closer to the peak than this share of it would be written over the peak's name."""
 
 
 def job_of(operator_name: str) -> str:
     """The operator's name without layer and half of the batch: "layers[3].qkv_proj" -> "qkv_proj"."""
     return re.sub(r"^layers?[\[.]\d+\]?\.", "", operator_name.removesuffix(SECOND))
-
-
-DRAM_CAUSES = ("row", "turnaround", "refresh")
-"""Causes that an SRAM has none of."""
 
 
 @dataclass(frozen=True)
@@ -90,16 +85,6 @@ class Bandwidth:
 
 
 @dataclass(frozen=True)
-class ChannelBar:
-    """One class of equal channels: shares of row outcomes and of bus time (each sums to 1)."""
-
-    label: str
-    accesses: int
-    outcomes: dict[str, float]
-    tiles: dict[str, float]
-
-
-@dataclass(frozen=True)
 class TierShare:
     """Bytes that one memory moves for each job of a phase, on one device."""
 
@@ -116,14 +101,9 @@ class RunSeries:
 
     @property
     def causes(self) -> list[str]:
-        """The causes to show: those of other tiers, PIM, a simulated network and DRAM only if there are some."""
-        absent = set() if any(phase.tiers for phase in self.phases) else {"tier"}
-        absent |= set() if any(phase.pim is not None for phase in self.phases) else {"pim"}
-        waits = any(f"{phase.phase}.time.noc" in self.run.metrics for phase in self.phases)
-        absent |= set() if waits else {"noc"}
+        """The causes to show: those of any time."""
         jobs = [job for phase in self.phases for job in self.jobs[phase.phase]]
-        absent |= {cause for cause in DRAM_CAUSES if not any(job.cause_s[cause] for job in jobs)}
-        return [cause for cause in CAUSES if cause not in absent]
+        return [cause for cause in CAUSES if any(job.cause_s[cause] for job in jobs)]
 
     def cause_label(self, cause: str) -> str:
         """A cause in a legend's words, with the main memory's name."""
@@ -180,13 +160,6 @@ class RunSeries:
         """Energy by component, all devices, largest first; components that used none are left out."""
         parts = [(name, pj * 1e-12) for name, pj in phase.energy_pj.items() if pj > 0]
         return sorted(parts, key=lambda part: (-part[1], part[0]))
-
-    def channel_bars(self, phase: PhaseSummary) -> list[ChannelBar]:
-        """One bar per channel class, the heaviest classes first if there are too many to draw."""
-        channels = phase.channels
-        if len(channels) > _CHANNEL_BARS:
-            channels = tuple(sorted(channels, key=lambda channel: -channel.weight)[:_CHANNEL_BARS])
-        return [_channel_bar(channel) for channel in channels]
 
 
 def _jobs(operators: DataFrame, phase: str) -> list[Job]:
@@ -309,19 +282,6 @@ def roofline_span(points: list[Job], roofs: list[PhaseSummary]) -> tuple[float, 
     intensities = [job.intensity or 1.0 for job in points]
     ridges = [phase.peak_matrix_flops_per_second / phase.peak_hbm_bytes_per_second for phase in roofs]
     return min(intensities + ridges) / 2, max(intensities + ridges) * 4
-
-
-def _channel_bar(channel: ChannelClass) -> ChannelBar:
-    counts = channel.counts
-    outcomes = {name: getattr(counts, f"dram_row_{name}") for name in ROW_OUTCOMES}
-    tiles = {name: getattr(counts, f"dram_{name}_ticks") for name in TILES}
-    label = channel.label if channel.weight == 1 else f"{channel.label} (one class of {channel.weight})"
-    return ChannelBar(label, sum(outcomes.values()), _shares(outcomes), _shares(tiles))
-
-
-def _shares(parts: dict[str, int]) -> dict[str, float]:
-    total = sum(parts.values())
-    return {name: value / total if total else 0.0 for name, value in parts.items()}
 
 
 def phase_title(phase: PhaseSummary) -> str:

@@ -43,6 +43,19 @@ def cause_label(cause: str, memory: str = "HBM") -> str:
     return CAUSE_LABELS[cause].replace("HBM", memory)
 
 
+def energy_label(component: str, memory: str = "HBM") -> str:
+    """A component of energy in words, by the name of the main memory: "hbm_read" of an SRAM is "SRAM read"."""
+    part, _, what = component.replace(".", "_").partition("_")
+    what = "I/O" if what == "io" else what
+    known = {"hbm": f"{memory} {what}", "pim": f"PIM {what}", "tier": f"{what} (tier)"}
+    return known[part] if what and part in known else component
+
+
+def of_all_devices(devices: int) -> str:
+    """Whose energy it is: "all 8 devices", "one device"."""
+    return f"all {devices} devices" if devices > 1 else "one device"
+
+
 TILE_COLOURS = {
     "busy": "#0072B2",
     "refresh": "#E69F00",

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import time
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from browser import needs_chromium, opened_in_chromium
 from fabricated import fabricated_run
 from rich.console import Console
 
-from archsim.records import BandwidthSample, Span
+from archsim.records import BandwidthSample, Counts, Span
 from archsim.report import ARTEFACTS, style, terminal, timeline
+from archsim.report.channels import channel_bars, channel_panels
 from archsim.report.series import RunSeries, job_of
-from archsim.results import PhaseData, RunResult, write_run
+from archsim.results import ChannelClass, PhaseData, RunResult, write_run
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,9 @@ class TestPage:
         )  # fmt: skip
         data = fabricated_run(phases=(bare,), provenance=(), sources={})
         written = write_run(tmp_path / "run", data, artefacts=ARTEFACTS)
-        assert "This run sampled no bandwidth" in page(written) and "kept no counts by channel" in page(written)
+        shown = re.findall(r'<section id="(\w+)">', page(written))
+        assert "roofline" in shown and not {"bandwidth", "channels", "tiers", "pim", "requests"} & set(shown)
+        assert "one device" in page(written) and "all 1 devices" not in page(written)
         for name in ("roofline", "where_time_goes", "bandwidth", "energy", "channels"):
             getattr(written.plot, name)()
 
@@ -176,8 +180,31 @@ class TestSeries:
             assert steps.edges_ms[-1] == pytest.approx(1e3 * written.metrics[f"{phase.phase}.latency"].value)
 
     def test_channel_shares_sum_to_one(self, run: RunResult) -> None:
-        for bar in RunSeries(run).channel_bars(run.summary.phases[0]):
+        for bar in channel_bars(run.summary.phases[0]):
             assert sum(bar.outcomes.values()) == pytest.approx(1) and sum(bar.tiles.values()) == pytest.approx(1)
+
+    def test_a_memory_without_rows_and_refresh_shows_neither(self, tmp_path: Path) -> None:
+        counts = Counts(dram_busy_ticks=11, dram_idle_ticks=89)
+        channels = (ChannelClass(label="channel 0", weight=1, counts=counts),)
+        phase = replace(fabricated_run(layers=1).phases[1], channels=channels, memory="SRAM")
+        (panel,) = channel_panels(phase, [phase])
+        assert [label for label, _ in panel.legend] == ["moving data", "idle"]
+        written = write_run(tmp_path / "run", fabricated_run(phases=(phase,)), artefacts=ARTEFACTS)
+        assert "row hits" not in page(written) and "row conflicts" not in page(written)
+        assert len(written.plot.channels().axes) == 1
+
+    def test_causes_that_took_no_time_are_not_shown(self, run: RunResult) -> None:
+        assert "pim" not in RunSeries(run).causes and {"transfer", "link", "refresh"} <= set(RunSeries(run).causes)
+
+    @pytest.mark.parametrize(
+        ("component", "memory", "label"),
+        [
+            ("hbm_read", "SRAM", "SRAM read"), ("hbm_io", "HBM", "HBM I/O"), ("static", "SRAM", "static"),
+            ("pim_mac", "HBM", "PIM mac"), ("tier_hbf", "HBM", "hbf (tier)"), ("link", "HBM", "link"),
+        ],
+    )  # fmt: skip
+    def test_energies_have_names_that_fit_the_memory(self, component: str, memory: str, label: str) -> None:
+        assert style.energy_label(component, memory) == label
 
     def test_text_on_colours_reads(self) -> None:
         assert style.text_on("#332288") == "#ffffff" and style.text_on("#D5D9DE") == "#000000"
