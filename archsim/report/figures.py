@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from archsim.metrics import FS_PER_SECOND, format_quantity
 from archsim.report import style
+from archsim.report.bandwidth import Bandwidth
 from archsim.report.channels import channel_bars, channel_panels
 from archsim.report.series import (
-    CLOSE_TO_PEAK,
     Job,
     RunSeries,
     distinct_roofs,
@@ -98,13 +98,29 @@ class RunPlots:
         return figure
 
     def bandwidth(self) -> Figure:
-        """HBM bandwidth of one device over time, read and write stacked, with the pin bandwidth."""
-        return self._per_phase(2.5, _draw_bandwidth, self._series, sharing="read")
+        """Bandwidth of each memory of one device over time, read and write stacked, with the most it can be. ValueError
+        if the run sampled none."""
+        series = self._series
+        drawn = [(phase, steps) for phase in series.phases for steps in series.bandwidths[phase.phase]]
+        if not drawn:
+            raise ValueError("this run sampled no bandwidth: there is nothing to plot")
+        with new_figure(9, 0.5 + 2.5 * len(drawn)) as figure:
+            panels = figure.subplots(len(drawn), 1, squeeze=False)[:, 0]
+            for axes, (phase, steps) in zip(panels, drawn, strict=True):
+                _draw_bandwidth(axes, steps)
+                axes.set_title(f"{phase_title(phase)}: {steps.memory}")
+            _legend_below(figure, panels[-1], 4)
+        return figure
 
     def energy(self) -> Figure:
         """Energy by component, all devices."""
-        tallest = max((len(phase.energy_pj) for phase in self._series.phases), default=1)
-        return self._per_phase(0.9 + 0.3 * tallest, _draw_energy, self._series)
+        phases = self._series.phases
+        tallest = max((len(phase.energy_pj) for phase in phases), default=1)
+        with new_figure(9, 0.5 + (0.9 + 0.3 * tallest) * len(phases)) as figure:
+            panels = figure.subplots(len(phases), 1, squeeze=False)[:, 0]
+            for axes, phase in zip(panels, phases, strict=True):
+                _draw_energy(axes, self._series, phase)
+        return figure
 
     def channels(self) -> Figure:
         """Row outcomes, where the memory has rows, and bus time of each class of channels."""
@@ -130,18 +146,6 @@ class RunPlots:
             served = table[table["generated_tokens"] > 1]
             _draw_share_below(tpot, served["tpot_fs"], "time per output token")
             ttft.set_ylabel("share of requests")
-        return figure
-
-    def _per_phase(
-        self, height: float, draw: Callable[[Axes, RunSeries, PhaseSummary], None], series: RunSeries, sharing: str = ""
-    ) -> Figure:
-        count = len(series.phases)
-        with new_figure(9, 0.5 + height * count) as figure:
-            panels = figure.subplots(count, 1, squeeze=False)[:, 0]
-            for axes, phase in zip(panels, series.phases, strict=True):
-                draw(axes, series, phase)
-            if sharing:
-                _legend_below(figure, panels[-1], 4)
         return figure
 
 
@@ -225,29 +229,21 @@ def _draw_jobs(axes: Axes, jobs: Sequence[Job], title: str, causes: Mapping[str,
     axes.set_title(title)
 
 
-def _draw_bandwidth(axes: Axes, series: RunSeries, phase: PhaseSummary) -> None:
-    axes.set_title(phase_title(phase))
-    steps = series.bandwidth(phase.phase)
-    peak = phase.peak_hbm_bytes_per_second / 1e12
-    close = steps is not None and abs(peak - steps.mean / 1e12) < CLOSE_TO_PEAK * peak
-    if steps is not None:
-        read, write = np.array(steps.read) / 1e12, np.array(steps.write) / 1e12
-        axes.stairs(read, steps.edges_ms, fill=True, color=style.READ_COLOUR, label="read")
-        axes.stairs(read + write, steps.edges_ms, baseline=read, fill=True, color=style.WRITE_COLOUR, label="write")
-        axes.set_xlim(steps.edges_ms[0], steps.edges_ms[-1])
-        mean = steps.mean / 1e12
-        axes.axhline(mean, color=style.INK, lw=1.1, label="mean of the phase")
-        axes.annotate(
-            f"mean {format_quantity(steps.mean, 'B/s')}", (1.005, mean),
-            xycoords=("axes fraction", "data"), va="top" if close else "center", fontsize=9, annotation_clip=False,
-        )  # fmt: skip
-    axes.axhline(peak, color=style.PEAK, ls="--", lw=1.3, label=f"{phase.memory} peak bandwidth")
-    axes.annotate(
-        f"peak {format_quantity(phase.peak_hbm_bytes_per_second, 'B/s')}", (1.005, peak),
-        xycoords=("axes fraction", "data"), va="bottom" if close else "center", color=style.PEAK, fontsize=9,
-        annotation_clip=False,
-    )  # fmt: skip
-    axes.set(ylim=(0, peak * 1.18), xlabel="time (ms)", ylabel="TB/s, one device")
+def _draw_bandwidth(axes: Axes, steps: Bandwidth) -> None:
+    scale, unit = steps.unit
+    read, write = np.array(steps.read) / scale, np.array(steps.write) / scale
+    axes.stairs(read, steps.edges_ms, fill=True, color=style.READ_COLOUR, label="read")
+    axes.stairs(read + write, steps.edges_ms, baseline=read, fill=True, color=style.WRITE_COLOUR, label="write")
+    axes.set_xlim(steps.edges_ms[0], steps.edges_ms[-1])
+    mean, limit = steps.mean / scale, steps.limit / scale
+    axes.axhline(mean, color=style.INK, lw=1.1, label="mean of the phase")
+    axes.axhline(limit, color=style.PEAK, ls="--", lw=1.3, label="peak bandwidth, or a tier's ceiling")
+    beside: Any = {"xycoords": ("axes fraction", "data"), "fontsize": 9, "annotation_clip": False}
+    sides = ("top", "bottom") if steps.near_limit else ("center", "center")
+    axes.annotate(f"mean {format_quantity(steps.mean, 'B/s')}", (1.005, mean), va=sides[0], **beside)
+    text = f"{steps.limit_name} {format_quantity(steps.limit, 'B/s')}"
+    axes.annotate(text, (1.005, limit), va=sides[1], color=style.PEAK, **beside)
+    axes.set(ylim=(0, limit * 1.18), xlabel="time (ms)", ylabel=f"{unit}, one device")
 
 
 def _draw_energy(axes: Axes, series: RunSeries, phase: PhaseSummary) -> None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from archsim.metrics import Metric, definition_of, format_quantity
 from archsim.records import TierUse
 from archsim.report import style
+from archsim.report.bandwidth import Bandwidth
 from archsim.report.channels import Panel, channel_panels
 from archsim.report.look import embed, template
-from archsim.report.series import Job, RunSeries, phase_title
+from archsim.report.series import NOTHING_TO_SEE, Job, RunSeries, phase_title
 from archsim.results import PhaseSummary, RunResult
 
 _SLOWEST = 10
@@ -50,8 +51,8 @@ class PhaseSection:
     title: str
     cards: list[Card]
     jobs: str
-    bandwidth: str
-    bandwidth_note: str
+    bandwidths: list[tuple[str, str, str]]
+    "Memory, remark and figure."
     energy: str
     energy_total: str
     channels: str
@@ -88,6 +89,7 @@ def render(run: RunResult) -> str:
         cause_legend=[(series.cause_label(cause), style.CAUSE_COLOURS[cause]) for cause in series.causes],
         plotlyjs=get_plotlyjs(),
         quantity=format_quantity,
+        nothing_to_see=format_quantity(NOTHING_TO_SEE, "fraction"),
         cause_label=series.cause_label,
         memory=series.memory,
         causes=series.causes,
@@ -98,8 +100,6 @@ def render(run: RunResult) -> str:
 def _phase_section(series: RunSeries, phase: PhaseSummary) -> PhaseSection:
     from archsim.report import plots
 
-    steps = series.bandwidth(phase.phase)
-    binned = steps is not None and steps.bin_ms is not None
     jobs = series.jobs[phase.phase]
     energy_joules = sum(pj for pj in phase.energy_pj.values()) * 1e-12
     return PhaseSection(
@@ -107,8 +107,10 @@ def _phase_section(series: RunSeries, phase: PhaseSummary) -> PhaseSection:
         title=phase_title(phase),
         cards=_phase_cards(series.run.metrics, phase),
         jobs=embed(plots.jobs_by_cause(series, phase), f"jobs-{phase.phase}"),
-        bandwidth=embed(plots.bandwidth(series, phase), f"bandwidth-{phase.phase}"),
-        bandwidth_note=f"averaged over {(steps.bin_ms or 0.0) * 1e3:.3g} µs" if steps is not None and binned else "",
+        bandwidths=[
+            (one.memory, _binned(one), embed(plots.bandwidth(one), f"bandwidth-{phase.phase}-{one.memory}"))
+            for one in series.bandwidths[phase.phase]
+        ],
         energy=embed(plots.energy(series, phase), f"energy-{phase.phase}"),
         energy_total=format_quantity(energy_joules, "J"),
         channels=embed(plots.channels(series, phase), f"channels-{phase.phase}"),
@@ -120,6 +122,10 @@ def _phase_section(series: RunSeries, phase: PhaseSummary) -> PhaseSection:
         tier_bytes=embed(plots.tiers(series, phase), f"tiers-{phase.phase}"),
         slowest=jobs[:_SLOWEST],
     )
+
+
+def _binned(steps: Bandwidth) -> str:
+    return f"averaged over {steps.bin_ms * 1e3:.3g} µs" if steps.bin_ms is not None else ""
 
 
 def _phase_cards(metrics: Mapping[str, Metric], phase: PhaseSummary) -> list[Card]:

@@ -11,10 +11,10 @@ from plotly.subplots import make_subplots
 
 from archsim.metrics import FS_PER_SECOND, format_quantity, percentile_seconds
 from archsim.report import style
+from archsim.report.bandwidth import Bandwidth
 from archsim.report.channels import channel_bars, channel_panels
 from archsim.report.look import look, note
 from archsim.report.series import (
-    CLOSE_TO_PEAK,
     Job,
     RunSeries,
     distinct_roofs,
@@ -127,36 +127,34 @@ def roofline(series: RunSeries) -> go.Figure:
     return figure
 
 
-def bandwidth(series: RunSeries, phase: PhaseSummary) -> go.Figure | None:
-    """HBM bandwidth of one device over the phase, with its mean and the peak; None if not sampled."""
-    steps = series.bandwidth(phase.phase)
-    if steps is None:
-        return None
-    peak = phase.peak_hbm_bytes_per_second
+def bandwidth(steps: Bandwidth) -> go.Figure:
+    """Bandwidth of one memory of one device over a phase, with its mean and the most it can be."""
+    scale, unit = steps.unit
     figure = go.Figure()
     for name, rates, colour in (("read", steps.read, style.READ_COLOUR), ("write", steps.write, style.WRITE_COLOUR)):
-        figure.add_scatter(
-            x=steps.edges_ms,
-            y=[round(rate / 1e12, 6) for rate in [*rates, rates[-1]]],
-            name=name,
-            stackgroup="hbm",
-            line={"shape": "hv", "width": 0},
-            fillcolor=colour,
-            hovertemplate=f"{name} %{{y:.3f}} TB/s<extra></extra>",
-        )
-    close = abs(peak - steps.mean) < CLOSE_TO_PEAK * peak
+        if any(rates):
+            figure.add_scatter(
+                x=steps.edges_ms,
+                y=[round(rate / scale, 6) for rate in [*rates, rates[-1]]],
+                name=name,
+                stackgroup="memory",
+                showlegend=True,
+                line={"shape": "hv", "width": 0},
+                fillcolor=colour,
+                hovertemplate=f"{name} %{{y:.3f}} {unit}<extra></extra>",
+            )
     for value, label, dash, colour, aside in (
-        (peak, "peak", "dash", style.PEAK, 8),
+        (steps.limit, steps.limit_name, "dash", style.PEAK, 8),
         (steps.mean, "mean", "solid", style.INK, -8),
     ):
-        figure.add_hline(y=value / 1e12, line={"color": colour, "dash": dash, "width": 1.5})
+        figure.add_hline(y=value / scale, line={"color": colour, "dash": dash, "width": 1.5})
         text = f"{label} {format_quantity(value, 'B/s')}"
-        shift = {"xshift": 6, "yshift": aside if close else 0}
-        note(figure, 1, value / 1e12, text, xref="paper", xanchor="left", font_color=colour, **shift)
+        shift = {"xshift": 6, "yshift": aside if steps.near_limit else 0}
+        note(figure, 1, value / scale, text, xref="paper", xanchor="left", font_color=colour, **shift)
     look(figure, height=270, bottom=48)
-    figure.update_layout(margin_r=120, hovermode="x unified", legend=_legend_above())
+    figure.update_layout(margin_r=134, hovermode="x unified", legend=_legend_above())
     figure.update_xaxes(title_text="time since the phase began (ms)", range=[0, steps.edges_ms[-1]])
-    figure.update_yaxes(title_text="TB/s, one device", range=[0, peak / 1e12 * 1.12])
+    figure.update_yaxes(title_text=f"{unit}, one device", range=[0, steps.limit / scale * 1.12])
     return figure
 
 

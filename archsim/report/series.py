@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 from archsim.metrics import FS_PER_SECOND, format_quantity
 from archsim.records import CAUSES
 from archsim.report import style
+from archsim.report.bandwidth import Bandwidth, BandwidthSeries
 from archsim.results import PhaseSummary, RunResult
 from archsim.workload.sub_batches import SECOND
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-_BANDWIDTH_BINS = 1200
-CLOSE_TO_PEAK = 0.1
-"""A mean closer to the peak than this share of it would be written over the peak's name."""
+NOTHING_TO_SEE = 0.005
+"""A mean below this share of a memory's limit is a line on the axis."""
 
 
 def job_of(operator_name: str) -> str:
@@ -71,17 +71,6 @@ class Job:
     def main_cause(self) -> str:
         """The cause of most of its time."""
         return max(CAUSES, key=lambda cause: self.cause_s[cause])
-
-
-@dataclass(frozen=True)
-class Bandwidth:
-    """HBM bandwidth of one device as steps: `edges_ms` has one entry more than the rates."""
-
-    edges_ms: list[float]
-    read: list[float]
-    write: list[float]
-    mean: float
-    bin_ms: float | None
 
 
 @dataclass(frozen=True)
@@ -143,18 +132,16 @@ class RunSeries:
         total = sum(job.time_s for job in self.jobs[phase])
         return {c: sum(job.cause_s[c] for job in self.jobs[phase]) / total if total else 0.0 for c in CAUSES}
 
-    def bandwidth(self, phase: str) -> Bandwidth | None:
-        """HBM bandwidth over the phase's time, from its first operator's start (0) to its last one's end; None if it
-        was not sampled."""
-        table = self.run.bandwidth
-        samples = table[table["phase"] == phase]
-        return _bandwidth(samples, self._extent_fs(phase, samples)) if len(samples) else None
-
-    def _extent_fs(self, phase: str, samples: DataFrame) -> tuple[float, float]:
-        """When the phase's first operator begins and its last one ends: what its metrics divide by."""
-        operators = self.run.operators[self.run.operators["phase"] == phase]
-        timed = operators if len(operators) else samples
-        return float(timed["start_fs"].min()), float(timed["end_fs"].max())
+    @cached_property
+    def bandwidths(self) -> dict[str, list[Bandwidth]]:
+        """Bandwidth over time of each phase: the main memory's if it was sampled, then the tiers'. A memory with next
+        to nothing is left out where there are others: an empty plot says less than its mean."""
+        series = BandwidthSeries(self.run)
+        every = {phase.phase: series.of(phase) for phase in self.phases}
+        return {
+            phase: [one for one in found if len(found) == 1 or one.mean >= NOTHING_TO_SEE * one.limit]
+            for phase, found in every.items()
+        }
 
     def energy_joules(self, phase: PhaseSummary) -> list[tuple[str, float]]:
         """Energy by component, all devices, largest first; components that used none are left out."""
@@ -196,40 +183,6 @@ def _jobs(operators: DataFrame, phase: str) -> list[Job]:
             )
         )
     return sorted(jobs, key=lambda job: (-job.time_s, job.name))
-
-
-def _bandwidth(samples: DataFrame, extent_fs: tuple[float, float]) -> Bandwidth:
-    """Steps as sampled, or evenly binned if there are more than a screen can show; bytes are conserved."""
-    import numpy as np
-
-    start = samples["start_fs"].to_numpy(dtype=float)
-    end = samples["end_fs"].to_numpy(dtype=float)
-    origin, last = extent_fs
-    bin_ms = None
-    if len(samples) <= _BANDWIDTH_BINS:
-        edges = np.unique(np.concatenate([start, end, extent_fs]))
-    else:
-        edges = np.linspace(origin, last, _BANDWIDTH_BINS + 1)
-        bin_ms = float(edges[1] - edges[0]) * 1e-12
-    width_s = np.diff(edges) / FS_PER_SECOND
-
-    def rate(column: str) -> list[float]:
-        moved = samples[column].to_numpy(dtype=float)
-        # Bytes moved up to a time, linear within a sample: its differences at the edges conserve bytes.
-        times = np.stack([start, end], axis=1).ravel()
-        done = np.stack([np.cumsum(moved) - moved, np.cumsum(moved)], axis=1).ravel()
-        order = np.argsort(times, kind="stable")
-        rates: list[float] = (np.diff(np.interp(edges, times[order], done[order])) / width_s).tolist()
-        return rates
-
-    moved = float(samples["read_bytes"].sum() + samples["write_bytes"].sum())
-    return Bandwidth(
-        edges_ms=((edges - origin) * 1e-12).tolist(),
-        read=rate("read_bytes"),
-        write=rate("write_bytes"),
-        mean=moved * FS_PER_SECOND / (last - origin),
-        bin_ms=bin_ms,
-    )
 
 
 BESIDE, STACKED = 0.5, 0.1

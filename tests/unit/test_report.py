@@ -16,8 +16,9 @@ from browser import needs_chromium, opened_in_chromium
 from fabricated import fabricated_run
 from rich.console import Console
 
-from archsim.records import BandwidthSample, Counts, Span
+from archsim.records import BandwidthSample, Counts, Span, TierCounts, TierUse
 from archsim.report import ARTEFACTS, style, terminal, timeline
+from archsim.report.bandwidth import BandwidthSeries
 from archsim.report.channels import channel_bars, channel_panels
 from archsim.report.series import RunSeries, job_of
 from archsim.results import ChannelClass, PhaseData, RunResult, write_run
@@ -54,8 +55,9 @@ class TestPage:
             "headline", "time", "requests", "roofline", "bandwidth", "energy", "channels", "slowest",
             "provenance", "metrics",
         ]  # fmt: skip
-        for name in ("jobs", "bandwidth", "energy", "channels"):
+        for name in ("jobs", "energy", "channels"):
             assert f'id="figure-{name}-prefill"' in text and f'id="figure-{name}-decode"' in text
+        assert 'id="figure-bandwidth-prefill-HBM"' in text and 'id="figure-bandwidth-decode-HBM"' in text
         assert str(run.metrics["decode.hbm.bandwidth"]).partition(" ")[0] in text
         assert "estimate: tile quantisation" in text and "JESD238A" in text
         assert "channels 0-190 (one class of 191)" in text
@@ -78,8 +80,10 @@ class TestPage:
         shown = re.findall(r'<section id="(\w+)">', page(written))
         assert "roofline" in shown and not {"bandwidth", "channels", "tiers", "pim", "requests"} & set(shown)
         assert "one device" in page(written) and "all 1 devices" not in page(written)
-        for name in ("roofline", "where_time_goes", "bandwidth", "energy", "channels"):
+        for name in ("roofline", "where_time_goes", "energy", "channels"):
             getattr(written.plot, name)()
+        with pytest.raises(ValueError, match="sampled no bandwidth"):
+            written.plot.bandwidth()
 
     @needs_chromium
     def test_a_browser_draws_every_figure_without_errors(self, run: RunResult, tmp_path: Path) -> None:
@@ -158,8 +162,8 @@ class TestSeries:
     @pytest.mark.parametrize("layers", [2, 120])  # 120 layers are more samples than are drawn: they are binned
     def test_bandwidth_conserves_bytes(self, tmp_path: Path, layers: int) -> None:
         data = fabricated_run(layers=layers)
-        steps = RunSeries(write_run(tmp_path / "run", data)).bandwidth("decode")
-        assert steps is not None and (steps.bin_ms is not None) == (layers == 120)
+        steps = RunSeries(write_run(tmp_path / "run", data)).bandwidths["decode"][0]
+        assert (steps.bin_ms is not None) == (layers == 120)
         widths = [(b - a) / 1e3 for a, b in zip(steps.edges_ms, steps.edges_ms[1:], strict=False)]
         drawn = sum((r + w) * s for r, w, s in zip(steps.read, steps.write, widths, strict=True))
         assert drawn == pytest.approx(data.phases[1].metrics()["decode.hbm.bytes"].value)
@@ -173,8 +177,7 @@ class TestSeries:
                 record.counts.dram_read_bytes = record.counts.dram_write_bytes = 0
         written = write_run(tmp_path / "run", data)
         for phase in data.phases:
-            steps = RunSeries(written).bandwidth(phase.phase)
-            assert steps is not None
+            (steps,) = RunSeries(written).bandwidths[phase.phase]
             assert steps.mean == pytest.approx(written.metrics[f"{phase.phase}.hbm.bandwidth"].value, rel=1e-12)
             assert steps.edges_ms[0] == 0
             assert steps.edges_ms[-1] == pytest.approx(1e3 * written.metrics[f"{phase.phase}.latency"].value)
@@ -190,7 +193,8 @@ class TestSeries:
         (panel,) = channel_panels(phase, [phase])
         assert [label for label, _ in panel.legend] == ["moving data", "idle"]
         written = write_run(tmp_path / "run", fabricated_run(phases=(phase,)), artefacts=ARTEFACTS)
-        assert "row hits" not in page(written) and "row conflicts" not in page(written)
+        assert "</i>moving data" in page(written)
+        assert "</i>row hits" not in page(written) and "</i>turnaround" not in page(written)
         assert len(written.plot.channels().axes) == 1
 
     def test_causes_that_took_no_time_are_not_shown(self, run: RunResult) -> None:
@@ -208,6 +212,61 @@ class TestSeries:
 
     def test_text_on_colours_reads(self) -> None:
         assert style.text_on("#332288") == "#ffffff" and style.text_on("#D5D9DE") == "#000000"
+
+
+CEILING = 1_000_000_000_000
+
+
+def run_on_a_tier(directory: Path) -> RunResult:
+    """A run whose projections read a tier, at its ceiling; each is issued while the one before it is on its way."""
+    data = fabricated_run(layers=2)
+    for phase in data.phases:
+        free = phase.records[0].start_fs
+        for record in phase.records:
+            if record.name.endswith("_proj"):
+                moved = 8 * 2**20
+                record.counts.tiers = {"hbf": TierCounts(read_bytes=moved)}
+                arrival = free + moved * 1000
+                phase.spans.append(Span("GPU[0].hbf", record.name, free, arrival))  # type: ignore[attr-defined]
+                free = arrival - moved * 500
+    moved_by = [sum(8 * 2**20 for record in phase.records if record.counts.tiers) for phase in data.phases]
+    phases = tuple(
+        replace(
+            phase,
+            tiers=(
+                TierUse(
+                    name="hbf", memory="8 x flash", capacity_bytes=10**12, placed_bytes=10**9, write_bytes=0,
+                    ceiling_bytes_per_second=CEILING, energy_low_pj=1e9, energy_pj=2e9, energy_high_pj=3e9,
+                    read_bytes=moved,
+                ),
+            ),
+        )
+        for phase, moved in zip(data.phases, moved_by, strict=True)
+    )  # fmt: skip
+    return write_run(directory / "run", replace(data, phases=phases), artefacts=ARTEFACTS)
+
+
+class TestTiers:
+    def test_a_tier_has_a_card_and_its_bandwidth_over_time(self, tmp_path: Path) -> None:
+        text = page(run_on_a_tier(tmp_path))
+        assert "hbf bandwidth" in text and "of its ceiling, 1.000 TB/s, each device" in text
+        assert 'id="figure-bandwidth-prefill-hbf"' in text and 'id="figure-bandwidth-decode-hbf"' in text
+
+    def test_bytes_are_conserved_below_the_ceiling(self, tmp_path: Path) -> None:
+        run = run_on_a_tier(tmp_path)
+        for phase in run.summary.phases:
+            _, steps = BandwidthSeries(run).of(phase)
+            assert steps.memory == "hbf" and steps.limit_name == "ceiling"
+            assert steps.mean == pytest.approx(run.metrics[f"{phase.phase}.tier.hbf.bandwidth"].value, rel=1e-9)
+            widths = [(b - a) / 1e3 for a, b in zip(steps.edges_ms, steps.edges_ms[1:], strict=False)]
+            drawn = sum(rate * width for rate, width in zip(steps.read, widths, strict=True))
+            assert drawn == pytest.approx(run.metrics[f"{phase.phase}.tier.hbf.bytes"].value)
+            assert max(steps.read) <= CEILING * (1 + 1e-9)
+
+    def test_without_a_timeline_there_is_no_plot_of_a_tier(self, tmp_path: Path) -> None:
+        run = run_on_a_tier(tmp_path)
+        (run.directory / "timeline.json").unlink()
+        assert [steps.memory for steps in BandwidthSeries(run).of(run.summary.phases[0])] == ["HBM"]
 
 
 class TestFigures:
