@@ -14,23 +14,13 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, PercentFormatter
-from numpy.typing import NDArray
 
 from archsim.metrics import FS_PER_SECOND, format_quantity
 from archsim.report import style
 from archsim.report.bandwidth import Bandwidth
 from archsim.report.channels import channel_bars, channel_panels
-from archsim.report.series import (
-    Job,
-    RunSeries,
-    distinct_roofs,
-    memory_words,
-    peak_label,
-    phase_title,
-    roof_label,
-    roofline_labels,
-    roofline_span,
-)
+from archsim.report.roofline import Canvas, chart, labels, legend_lines
+from archsim.report.series import Job, RunSeries, memory_words, phase_title
 from archsim.results import PhaseSummary, RunResult
 
 _LOOK: Any = {
@@ -55,6 +45,11 @@ _LOOK: Any = {
     "savefig.facecolor": style.PAPER,
     "figure.dpi": 110,
 }
+
+
+_ROOFLINE_WIDE, _ROOFLINE_HIGH = 545, 330  # points between the axes
+_SIDEWAYS: Any = {1: "left", 0: "center", -1: "right"}
+_UPWARDS: Any = {1: "bottom", 0: "center", -1: "top"}
 
 
 class RunFigure(Figure):
@@ -160,18 +155,20 @@ def new_figure(width: float, height: float) -> Iterator[RunFigure]:
 
 
 def _draw_roofline(axes: Axes, series: RunSeries) -> None:
-    points = [job for jobs in series.jobs.values() for job in jobs if job.intensity is not None]
-    roofs = distinct_roofs(series.phases)
-    left, right = roofline_span(points, roofs)
-    across = np.geomspace(left, right, 400)
-    for phase in roofs:
-        _draw_roofs(axes, phase, across)
+    drawn = chart(series)
+    for roof in drawn.roofs:
+        across, up = zip(*roof.line(drawn.left, drawn.right), strict=True)
+        look: dict[str, Any] = {"color": style.INK, "lw": 1.6, "zorder": 2}
+        if roof.beside:
+            dashes = (0, style.roof_dash(roof.beside)[1])
+            look |= {"color": style.tier_colour(roof.beside), "ls": dashes, "lw": 2, "label": roof.label}
+        axes.plot(across, [rate / 1e12 for rate in up], **look)
     for index, phase in enumerate(series.phases):
-        here = [job for job in points if job.phase == phase.phase]
+        here = [point for point in drawn.points if point.phase == index]
         axes.scatter(
-            [job.intensity or 0.0 for job in here],
-            [job.rate / 1e12 for job in here],
-            s=[30 + 500 * job.share for job in here],
+            [point.intensity for point in here],
+            [point.rate / 1e12 for point in here],
+            s=[(2 * _marker_radius(point.share)) ** 2 for point in here],
             marker=style.PHASE_MARKERS[index % len(style.PHASE_MARKERS)],
             color=style.phase_colour(index),
             alpha=0.75,
@@ -180,13 +177,16 @@ def _draw_roofline(axes: Axes, series: RunSeries) -> None:
             zorder=3,
             label=phase_title(phase),
         )
-        for label in roofline_labels(here, right):
-            leftwards = label.grows == "left"
-            axes.annotate(
-                "\n".join(label.names), (label.intensity, label.rate / 1e12), (-9 if leftwards else 9, -9),
-                textcoords="offset points", fontsize=8.5, ha="right" if leftwards else "left", va="top",
-            )  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlim=(left, right))
+    texts = legend_lines(drawn, series.phases)
+    below, beside = _ROOFLINE_HIGH - 10 - 15 * len(texts), 38 + 6 * max(map(len, texts))
+    canvas = Canvas(_ROOFLINE_WIDE, _ROOFLINE_HIGH, 5.4, 11.5, _marker_radius, (0, below, beside, _ROOFLINE_HIGH))
+    for label in labels(drawn, canvas):
+        axes.annotate(
+            "\n".join(label.lines), (label.intensity, label.rate / 1e12), (label.across, label.up),
+            textcoords="offset points", fontsize=8.5, zorder=4, multialignment=_SIDEWAYS[label.side[0]],
+            ha=_SIDEWAYS[label.side[0]], va=_UPWARDS[label.side[1]],
+        )  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlim=(drawn.left, drawn.right), ylim=(drawn.low / 1e12, drawn.high / 1e12))
     memory = memory_words(series.phases)
     axes.set(xlabel=f"arithmetic intensity (FLOP per {memory})", ylabel="achieved rate (TFLOP/s, one device)")
     axes.set_title("Operators under the roofline (marker area: share of the phase's time)")
@@ -197,13 +197,9 @@ def _draw_roofline(axes: Axes, series: RunSeries) -> None:
             handle.set_sizes([60])
 
 
-def _draw_roofs(axes: Axes, phase: PhaseSummary, across: NDArray[np.float64]) -> None:
-    roof = np.minimum(across * phase.peak_hbm_bytes_per_second, phase.peak_matrix_flops_per_second) / 1e12
-    axes.plot(across, roof, color=style.INK, lw=1.6, zorder=2)
-    above: Any = {"textcoords": "offset points", "ha": "right"}
-    axes.annotate(roof_label(phase), (across[-1], roof[-1]), (-4, 5), **above)
-    slope = int(np.count_nonzero(roof < roof[-1]))
-    axes.annotate(peak_label(phase), (across[slope // 2], roof[slope // 2]), (-8, 4), **above)
+def _marker_radius(share: float) -> float:
+    """Points."""
+    return float(np.sqrt(30 + 500 * share)) / 2
 
 
 def _draw_jobs(axes: Axes, jobs: Sequence[Job], title: str, causes: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@ from archsim.report import style
 from archsim.report.bandwidth import Bandwidth
 from archsim.report.channels import Panel, channel_panels
 from archsim.report.look import embed, template
+from archsim.report.roofline import Chart, chart
 from archsim.report.series import NOTHING_TO_SEE, Job, RunSeries, phase_title
 from archsim.results import PhaseSummary, RunResult
 
@@ -72,6 +73,7 @@ def render(run: RunResult) -> str:
     from archsim.report import plots
 
     series = RunSeries(run)
+    drawn = chart(series)
     summary = run.summary
     return template("report.html.j2").render(
         run=summary,
@@ -79,8 +81,9 @@ def render(run: RunResult) -> str:
         sections=[_phase_section(series, phase) for phase in series.phases],
         serving=_serving_cards(run.metrics),
         overview=embed(plots.cause_overview(series), "overview"),
-        roofline=embed(plots.roofline(series), "roofline"),
-        off_roofline=_off_roofline(series),
+        roofline=embed(plots.roofline(series, drawn), "roofline"),
+        off_roofline=_off_roofline(series, drawn),
+        pim_on_roofline=any(point.job is None for point in drawn.points),
         requests=embed(plots.requests(series), "requests"),
         estimates=_sources(summary.sources, estimated=True),
         sourced=_sources(summary.sources, estimated=False),
@@ -244,10 +247,10 @@ def _serving_cards(metrics: Mapping[str, Metric]) -> list[Card]:
     ]
 
 
-def _off_roofline(series: RunSeries) -> list[str]:
-    """Jobs that have no place on the roofline plot, since they compute nothing or leave HBM alone."""
+def _off_roofline(series: RunSeries, drawn: Chart) -> list[str]:
+    """Jobs that have no place on the roofline plot, since they compute nothing or leave HBM and PIM alone."""
     jobs = [job for phase_jobs in series.jobs.values() for job in phase_jobs]
-    return sorted({job.name for job in jobs if job.intensity is None})
+    return sorted({job.name for job in jobs if job.intensity is None} - {point.operator for point in drawn.points})
 
 
 def _sources(sources: Mapping[str, str], *, estimated: bool) -> list[tuple[str, str]]:

@@ -14,20 +14,12 @@ from archsim.report import style
 from archsim.report.bandwidth import Bandwidth
 from archsim.report.channels import channel_bars, channel_panels
 from archsim.report.look import look, note
-from archsim.report.series import (
-    Job,
-    RunSeries,
-    distinct_roofs,
-    memory_words,
-    peak_label,
-    phase_title,
-    roof_label,
-    roofline_labels,
-    roofline_span,
-)
+from archsim.report.roofline import Canvas, Chart, Point, labels, legend_lines
+from archsim.report.series import RunSeries, memory_words, phase_title
 from archsim.results import PhaseSummary
 
 _ROW = 26  # pixels of one horizontal bar
+_ROOFLINE_WIDTH = 1176  # pixels between the axes of a page as wide as it gets
 _TEXT_WIDE = 0.05  # a line of text, as a share of half of a page
 
 
@@ -85,46 +77,66 @@ def jobs_by_cause(series: RunSeries, phase: PhaseSummary) -> go.Figure:
     return figure
 
 
-def roofline(series: RunSeries) -> go.Figure:
-    """Operators against the HBM and compute roofs of one device."""
-    points = [job for jobs in series.jobs.values() for job in jobs if job.intensity is not None]
-    roofs = distinct_roofs(series.phases)
-    left, right = roofline_span(points, roofs)
+def roofline(series: RunSeries, drawn: Chart) -> go.Figure:
+    """Operators against the roofs of memories and compute of one device."""
     figure = go.Figure()
-    for phase in roofs:
-        _add_roofs(figure, phase, left, right)
-    for index, phase in enumerate(series.phases):
-        here = [job for job in points if job.phase == phase.phase]
+    for roof in drawn.roofs:
+        line = roof.line(drawn.left, drawn.right)
         figure.add_scatter(
-            x=[job.intensity for job in here],
-            y=[job.rate / 1e12 for job in here],
+            x=[intensity for intensity, _ in line],
+            y=[rate / 1e12 for _, rate in line],
+            mode="lines",
+            name=roof.label,
+            line={"color": style.INK, "width": 2}
+            if not roof.beside
+            else {"color": style.tier_colour(roof.beside), "width": 2.5, "dash": style.roof_dash(roof.beside)[0]},
+            hoverinfo="skip",
+            showlegend=bool(roof.beside),
+        )
+    for index, phase in enumerate(series.phases):
+        here = [point for point in drawn.points if point.phase == index]
+        figure.add_scatter(
+            x=[point.intensity for point in here],
+            y=[point.rate / 1e12 for point in here],
             mode="markers",
             name=phase_title(phase),
+            showlegend=True,
             marker={
-                "size": [9 + 30 * math.sqrt(job.share) for job in here],
+                "size": [2 * _marker_radius(point.share) for point in here],
                 "symbol": style.PHASE_SYMBOLS[index % len(style.PHASE_SYMBOLS)],
                 "color": style.phase_colour(index),
                 "opacity": 0.8,
                 "line": {"color": style.PAPER, "width": 1},
             },
-            text=[_hover(job, series.memory) for job in here],
+            text=[_hover(point, series.memory) for point in here],
             hovertemplate="%{text}<extra></extra>",
         )
-        for label in roofline_labels(here, right):
-            leftwards = label.grows == "left"
-            note(
-                figure, math.log10(label.intensity), math.log10(label.rate / 1e12), "<br>".join(label.names),
-                xanchor="right" if leftwards else "left", xshift=-9 if leftwards else 9, yanchor="top", yshift=-8,
-                align="right" if leftwards else "left",
-            )  # fmt: skip
+    texts = legend_lines(drawn, series.phases)
+    left, top = _ROOFLINE_WIDTH - 76 - 7 * max(map(len, texts)), 14 + 19 * len(texts)
+    canvas = Canvas(_ROOFLINE_WIDTH, 452, 6.8, 16, _marker_radius, (left, 0, _ROOFLINE_WIDTH, top))
+    for label in labels(drawn, canvas):
+        note(
+            figure, math.log10(label.intensity), math.log10(label.rate / 1e12), "<br>".join(label.lines),
+            xanchor={1: "left", 0: "center", -1: "right"}[label.side[0]], xshift=label.across,
+            yanchor={1: "bottom", 0: "middle", -1: "top"}[label.side[1]], yshift=label.up,
+            align={1: "left", 0: "center", -1: "right"}[label.side[0]],
+        )  # fmt: skip
     look(figure, height=520, bottom=54)
-    memory = memory_words(roofs)
-    figure.update_xaxes(type="log", title_text=f"arithmetic intensity (FLOP per {memory})", dtick=1)
-    figure.update_yaxes(type="log", title_text="achieved rate (TFLOP/s, one device)", dtick=1, exponentformat="none")
-    figure.update_xaxes(range=[math.log10(left), math.log10(right)], exponentformat="none")
+    memory = memory_words(series.phases)
+    across, up = ([math.log10(edge) for edge in edges] for edges in (
+        (drawn.left, drawn.right), (drawn.low / 1e12, drawn.high / 1e12)
+    ))  # fmt: skip
+    log: dict[str, Any] = {"type": "log", "dtick": 1, "exponentformat": "none"}
+    figure.update_xaxes(**log, range=across, title_text=f"arithmetic intensity (FLOP per {memory})")
+    figure.update_yaxes(**log, range=up, title_text="achieved rate (TFLOP/s, one device)")
     corner = {"x": 0.99, "y": 0.02, "xanchor": "right", "yanchor": "bottom"}
-    figure.update_layout(margin_t=14, legend=corner | {"itemsizing": "constant"})
+    figure.update_layout(margin_t=14, legend=corner | {"itemsizing": "constant", "itemwidth": 46})
     return figure
+
+
+def _marker_radius(share: float) -> float:
+    """Pixels."""
+    return (9 + 30 * math.sqrt(share)) / 2
 
 
 def bandwidth(steps: Bandwidth) -> go.Figure:
@@ -289,41 +301,15 @@ def _add_share_within(figure: go.Figure, column: int, title: str, times_fs: Sequ
     figure.update_xaxes(title_text=f"{title} ({unit})", range=[0, longest * scale * 1.06], col=column)
 
 
-def _add_roofs(figure: go.Figure, phase: PhaseSummary, left: float, right: float) -> None:
-    bytes_per_second, flops_per_second = phase.peak_hbm_bytes_per_second, phase.peak_matrix_flops_per_second
-    ridge = flops_per_second / bytes_per_second
-    figure.add_scatter(
-        x=[left, ridge, right],
-        y=[left * bytes_per_second / 1e12, flops_per_second / 1e12, flops_per_second / 1e12],
-        mode="lines",
-        line={"color": style.INK, "width": 2},
-        hoverinfo="skip",
-        showlegend=False,
-    )
-    for tier in phase.tiers:
-        figure.add_scatter(
-            x=[left, flops_per_second / tier.ceiling_bytes_per_second],
-            y=[left * tier.ceiling_bytes_per_second / 1e12, flops_per_second / 1e12],
-            mode="lines",
-            name=f"{tier.name} ceiling {format_quantity(tier.ceiling_bytes_per_second, 'B/s')}",
-            line={"color": style.MUTED, "width": 2, "dash": "dash"},
-            hoverinfo="skip",
-        )
-    middle = math.sqrt(left * ridge)
-    over = {"font_size": 13, "xanchor": "right", "yanchor": "bottom"}
-    slope_y, roof_y = math.log10(middle * bytes_per_second / 1e12), math.log10(flops_per_second / 1e12)
-    note(figure, math.log10(middle), slope_y, peak_label(phase), xshift=-8, **over)
-    note(figure, math.log10(right), roof_y, roof_label(phase), xshift=-4, yshift=2, **over)
-
-
-def _hover(job: Job, memory: str) -> str:
+def _hover(point: Point, memory: str) -> str:
+    job = point.job
+    achieved = f"{format_quantity(point.rate, 'FLOP/s')} at {point.intensity:.4g} FLOP/B"
+    if job is None:
+        return f"<b>{point.name}</b><br>{achieved}<br>{100 * point.share:.1f} % of the phase"
+    bound = f"<br>bound by {job.bound}, {job.time_s / job.roofline_s:.3f}x its roofline time" if job.roofline_s else ""
     return (
-        f"<b>{job.name}</b> · {job.phase} · {job.operators} operators<br>"
-        f"{format_quantity(job.rate, 'FLOP/s')} at {job.intensity:.4g} FLOP/B<br>"
-        f"{memory} {format_quantity(job.bandwidth, 'B/s')} · {100 * job.share:.1f} % of the phase<br>"
-        f"bound by {job.bound}, {job.time_s / job.roofline_s:.3f}x its roofline time"
-        if job.roofline_s
-        else f"<b>{job.name}</b>"
+        f"<b>{job.name}</b> · {job.phase} · {job.operators} operators<br>{achieved}<br>"
+        f"{memory} {format_quantity(job.bandwidth, 'B/s')} · {100 * job.share:.1f} % of the phase{bound}"
     )
 
 

@@ -6,14 +6,13 @@ job ("layers[3].qkv_proj", "layers[4].qkv_proj") count as one.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from archsim.metrics import FS_PER_SECOND, format_quantity
+from archsim.metrics import FS_PER_SECOND
 from archsim.records import CAUSES
 from archsim.report import style
 from archsim.report.bandwidth import Bandwidth, BandwidthSeries
@@ -185,58 +184,6 @@ def _jobs(operators: DataFrame, phase: str) -> list[Job]:
     return sorted(jobs, key=lambda job: (-job.time_s, job.name))
 
 
-BESIDE, STACKED = 0.5, 0.1
-"""Decades between points that share a label: as wide as a name; points of a column share one all the way down."""
-
-
-@dataclass(frozen=True)
-class RooflineLabel:
-    """Names of neighbouring points, to be written below (intensity, rate), growing to the left or right."""
-
-    names: list[str]
-    intensity: float
-    rate: float
-    grows: str
-
-
-def roofline_labels(jobs: list[Job], right_edge: float, *, least_share: float = 0.04) -> list[RooflineLabel]:
-    """One label for each cluster of a phase's points that would otherwise write over each other.
-
-    Only jobs with `least_share` of the phase are named. Labels close to the right edge grow leftwards.
-    """
-    named = [job for job in jobs if job.share >= least_share and job.intensity is not None]
-    clusters: list[list[Job]] = []
-    for job in named:  # slowest first, so that each cluster is led by the job that matters most
-        stacked = (cluster for cluster in clusters if any(_near(member, job, STACKED) for member in cluster))
-        beside = (cluster for cluster in clusters if _near(cluster[0], job, BESIDE))
-        near = next(stacked, None) or next(beside, None)
-        if near is None:
-            clusters.append([job])
-        else:
-            near.append(job)
-    return [
-        RooflineLabel(
-            names=[job.name for job in cluster],
-            intensity=cluster[0].intensity or 1.0,
-            rate=min(job.rate for job in cluster),
-            grows="left" if (cluster[0].intensity or 1.0) > right_edge / 20 else "right",
-        )
-        for cluster in clusters
-    ]
-
-
-def _near(one: Job, other: Job, across: float) -> bool:
-    decades_across = abs(math.log10((one.intensity or 1.0) / (other.intensity or 1.0)))
-    return decades_across < across and abs(math.log10(one.rate / other.rate)) < 0.35
-
-
-def roofline_span(points: list[Job], roofs: list[PhaseSummary]) -> tuple[float, float]:
-    """The intensities to show: all points, every ridge, and some room."""
-    intensities = [job.intensity or 1.0 for job in points]
-    ridges = [phase.peak_matrix_flops_per_second / phase.peak_hbm_bytes_per_second for phase in roofs]
-    return min(intensities + ridges) / 2, max(intensities + ridges) * 4
-
-
 def phase_title(phase: PhaseSummary) -> str:
     """ "Prefill · 2048 prompt tokens"."""
     name = phase.phase.replace("_", " ")
@@ -247,22 +194,3 @@ def memory_words(phases: Sequence[PhaseSummary]) -> str:
     """What a byte of arithmetic intensity is a byte of: "HBM byte", "byte of HBM and tiers"."""
     name = next((phase.memory for phase in phases), "HBM")
     return f"byte of {name} and tiers" if any(phase.tiers for phase in phases) else f"{name} byte"
-
-
-def peak_label(phase: PhaseSummary) -> str:
-    """ "HBM pins 4.8 TB/s"; SRAM has no pins."""
-    where = phase.memory if phase.memory == "SRAM" else f"{phase.memory} pins"
-    return f"{where} {format_quantity(phase.peak_hbm_bytes_per_second, 'B/s')}"
-
-
-def roof_label(phase: PhaseSummary) -> str:
-    """ "bf16 matrix peak 989.4 TFLOP/s"."""
-    return f"{phase.matrix_format} matrix peak {format_quantity(phase.peak_matrix_flops_per_second, 'FLOP/s')}"
-
-
-def distinct_roofs(phases: tuple[PhaseSummary, ...]) -> list[PhaseSummary]:
-    """One phase for each distinct pair of roofs."""
-    seen: dict[tuple[int, int], PhaseSummary] = {}
-    for phase in phases:
-        seen.setdefault((phase.peak_hbm_bytes_per_second, phase.peak_matrix_flops_per_second), phase)
-    return list(seen.values())

@@ -75,6 +75,8 @@ ROW_LABELS = {"hits": "row hits", "misses": "row misses", "conflicts": "row conf
 READ_COLOUR, WRITE_COLOUR = "#0072B2", "#E69F00"
 PHASE_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#332288")
 TIER_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#332288")
+ROOF_DASHES = (("dash", (6, 4)), ("dot", (1.5, 2.5)), ("dashdot", (6, 3, 1.5, 3)), ("longdash", (11, 4)))
+"""Of memories beside the main one: plotly's names, and matplotlib's lengths of strokes and gaps."""
 PHASE_SYMBOLS = ("diamond", "circle", "square", "triangle-up", "star")
 PHASE_MARKERS = ("D", "o", "s", "^", "*")
 
@@ -95,3 +97,8 @@ def text_on(colour: str) -> str:
 def tier_colour(index: int) -> str:
     """The colour of the memory at `index`, the main one first."""
     return TIER_COLOURS[index % len(TIER_COLOURS)]
+
+
+def roof_dash(beside: int) -> tuple[str, tuple[float, ...]]:
+    """The dashes of the roof of a memory beside the main one, from 1."""
+    return ROOF_DASHES[(beside - 1) % len(ROOF_DASHES)]

@@ -6,8 +6,10 @@ import io
 import json
 import re
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from archsim.records import BandwidthSample, Counts, Span, TierCounts, TierUse
 from archsim.report import ARTEFACTS, style, terminal, timeline
 from archsim.report.bandwidth import BandwidthSeries
 from archsim.report.channels import channel_bars, channel_panels
+from archsim.report.roofline import chart
 from archsim.report.series import RunSeries, job_of
 from archsim.results import ChannelClass, PhaseData, RunResult, write_run
 
@@ -275,6 +278,27 @@ class TestFigures:
         figure = getattr(run.plot, name)()
         assert figure._repr_png_().startswith(b"\x89PNG")
         assert all(axes.get_xlabel() for axes in figure.axes)
+
+    @pytest.mark.parametrize("make", [lambda path: write_run(path / "run", fabricated_run(layers=6)), run_on_a_tier])
+    def test_names_on_the_roofline_can_be_read(self, tmp_path: Path, make: Callable[[Path], RunResult]) -> None:
+        run = make(tmp_path)
+        figure = run.plot.roofline()
+        figure.draw_without_rendering()
+        (axes,) = figure.axes
+        names = [text.get_window_extent() for text in axes.texts]
+        assert {"attention", "gate_up_proj"} <= {line for text in axes.texts for line in text.get_text().splitlines()}
+        assert not any(one.overlaps(other) for one, other in combinations(names, 2))
+        points = [
+            axes.transData.transform((point.intensity, point.rate / 1e12)) for point in chart(RunSeries(run)).points
+        ]
+        assert not [point for point in points for box in names if box.contains(*point)]
+        for line in axes.lines:
+            corners = axes.transData.transform(line.get_xydata())
+            along = [a + (b - a) * step / 200 for a, b in pairwise(corners) for step in range(201)]
+            assert not [point for point in along for box in names if box.contains(*point)]
+
+    def test_each_tier_has_dashes_of_its_own(self) -> None:
+        assert len({style.roof_dash(beside) for beside in range(1, 5)}) == 4
 
     def test_requests_without_requests(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="served no requests"):
