@@ -11,6 +11,7 @@ from archsim.report import style
 from archsim.report.bandwidth import Bandwidth
 from archsim.report.channels import Panel, channel_panels
 from archsim.report.look import embed, template
+from archsim.report.pim import PimJob, overlap_in_words
 from archsim.report.roofline import Chart, chart
 from archsim.report.series import NOTHING_TO_SEE, Job, RunSeries, phase_title
 from archsim.results import PhaseSummary, RunResult
@@ -63,6 +64,8 @@ class PhaseSection:
     tier_bytes: str
     pim: bool
     pim_fields: Fields
+    pim_jobs: list[PimJob]
+    pim_overlap: str
     slowest: list[Job]
 
 
@@ -122,6 +125,8 @@ def _phase_section(series: RunSeries, phase: PhaseSummary) -> PhaseSection:
         tier_fields=_tier_fields(series.run.metrics, phase),
         pim=phase.pim is not None,
         pim_fields=_pim_fields(series.run.metrics, phase),
+        pim_jobs=series.pim_jobs[phase.phase],
+        pim_overlap=overlap_in_words(series.pim_jobs[phase.phase]),
         tier_bytes=embed(plots.tiers(series, phase), f"tiers-{phase.phase}"),
         slowest=jobs[:_SLOWEST],
     )

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from archsim.metrics import FS_PER_SECOND, format_quantity
-from archsim.report.series import Job, RunSeries, job_of, phase_title
+from archsim.metrics import format_quantity
+from archsim.report.series import Job, RunSeries, phase_title
 from archsim.results import PhaseSummary
 
 LEAST_SHARE = 0.04
@@ -126,15 +126,10 @@ def chart(series: RunSeries) -> Chart:
 
 def _pim_points(series: RunSeries, phase: PhaseSummary, index: int) -> Iterator[Point]:
     """What PIM's units did of each operator, over the time that they worked on it."""
-    table = series.run.operators[series.run.operators["phase"] == phase.phase]
-    if "pim_macs_asked" not in table.columns:
-        return
-    total_fs = float(table["duration_fs"].sum())
-    sums = table.groupby(table["name"].map(job_of))[["pim_macs_asked", "pim_read_bytes", "pim_busy_fs"]].sum()
-    for name, macs, moved, busy_fs in sums.itertuples():
-        if macs and moved and busy_fs:
-            rate = 2 * float(macs) * FS_PER_SECOND / float(busy_fs)
-            yield Point(str(name), index, 2 * float(macs) / float(moved), rate, float(busy_fs) / total_fs, None)
+    total_s = sum(job.time_s for job in series.jobs[phase.phase])
+    for job in series.pim_jobs[phase.phase]:
+        if job.rate and job.read_bytes:
+            yield Point(job.name, index, 2 * job.macs / job.read_bytes, job.rate, job.busy_s / total_s, None)
 
 
 def _beside(phases: Sequence[PhaseSummary], until: float) -> list[Roof]:

@@ -6,7 +6,6 @@ job ("layers[3].qkv_proj", "layers[4].qkv_proj") count as one.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,19 +15,15 @@ from archsim.metrics import FS_PER_SECOND
 from archsim.records import CAUSES
 from archsim.report import style
 from archsim.report.bandwidth import Bandwidth, BandwidthSeries
+from archsim.report.names import job_of
+from archsim.report.pim import PimJob, pim_jobs
 from archsim.results import PhaseSummary, RunResult
-from archsim.workload.sub_batches import SECOND
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 NOTHING_TO_SEE = 0.005
 """A mean below this share of a memory's limit is a line on the axis."""
-
-
-def job_of(operator_name: str) -> str:
-    """The operator's name without layer and half of the batch: "layers[3].qkv_proj" -> "qkv_proj"."""
-    return re.sub(r"^layers?[\[.]\d+\]?\.", "", operator_name.removesuffix(SECOND))
 
 
 @dataclass(frozen=True)
@@ -126,6 +121,11 @@ class RunSeries:
         table = self.run.operators
         return {phase.phase: _jobs(table[table["phase"] == phase.phase], phase.phase) for phase in self.phases}
 
+    @cached_property
+    def pim_jobs(self) -> dict[str, list[PimJob]]:
+        """What PIM did of each job, by phase."""
+        return {phase.phase: pim_jobs(self.run.operators, phase) for phase in self.phases}
+
     def cause_shares(self, phase: str) -> dict[str, float]:
         """The share of the phase's operator time by cause."""
         total = sum(job.time_s for job in self.jobs[phase])
@@ -191,6 +191,8 @@ def phase_title(phase: PhaseSummary) -> str:
 
 
 def memory_words(phases: Sequence[PhaseSummary]) -> str:
-    """What a byte of arithmetic intensity is a byte of: "HBM byte", "byte of HBM and tiers"."""
+    """What a byte of arithmetic intensity is a byte of: "HBM byte", "byte of HBM and tiers", "byte of HBM or PIM"."""
     name = next((phase.memory for phase in phases), "HBM")
-    return f"byte of {name} and tiers" if any(phase.tiers for phase in phases) else f"{name} byte"
+    tiers = " and tiers" if any(phase.tiers for phase in phases) else ""
+    pim = " or PIM" if any(phase.pim is not None and phase.pim.counts.operators for phase in phases) else ""
+    return f"byte of {name}{tiers}{pim}" if tiers or pim else f"{name} byte"

@@ -18,12 +18,14 @@ from browser import needs_chromium, opened_in_chromium
 from fabricated import fabricated_run
 from rich.console import Console
 
-from archsim.records import BandwidthSample, Counts, Span, TierCounts, TierUse
+from archsim.records import BandwidthSample, Counts, PimCounts, PimUse, Span, TierCounts, TierUse
 from archsim.report import ARTEFACTS, style, terminal, timeline
 from archsim.report.bandwidth import BandwidthSeries
 from archsim.report.channels import channel_bars, channel_panels
+from archsim.report.names import job_of
+from archsim.report.pim import PimJob, overlap_in_words
 from archsim.report.roofline import chart
-from archsim.report.series import RunSeries, job_of
+from archsim.report.series import RunSeries
 from archsim.results import ChannelClass, PhaseData, RunResult, write_run
 
 
@@ -270,6 +272,39 @@ class TestTiers:
         run = run_on_a_tier(tmp_path)
         (run.directory / "timeline.json").unlink()
         assert [steps.memory for steps in BandwidthSeries(run).of(run.summary.phases[0])] == ["HBM"]
+
+
+class TestPim:
+    def run(self, directory: Path) -> RunResult:
+        """Attention on PIM, which o_proj waits for."""
+        data = fabricated_run(layers=2)
+        phase = data.phases[1]
+        use = PimCounts(operators=2, commands={"MAC": 5})
+        for record in phase.records:
+            if record.name.endswith(".attention"):
+                counts = PimCounts(operators=1, busy_fs=4 * 10**10, read_bytes=4 * 10**8, macs=2 * 10**8)
+                counts.macs_asked = counts.macs
+                record.counts.pim = counts
+                use.add(counts)
+            if record.name.endswith(".o_proj"):
+                record.cause_fs |= {"pim": record.cause_fs["transfer"], "transfer": 0}
+        pim = PimUse("1 x units", "attention", 0, 0, 20_000_000_000_000, use)
+        return write_run(directory / "run", replace(data, phases=(replace(phase, pim=pim),)), artefacts=ARTEFACTS)
+
+    def test_the_page_says_whose_time_it_is(self, tmp_path: Path) -> None:
+        run = self.run(tmp_path)
+        text = page(run)
+        assert "PIM at work" in text and "attention (PIM)" in text
+        assert "PIM works on attention while the device goes on" in text
+        assert "what the device waits for PIM is time of the operator that reads the results: o_proj." in text
+        attention, o_proj = RunSeries(run).pim_jobs["decode"]
+        assert attention.busy_s == pytest.approx(8e-5) and attention.waited_s == 0
+        assert attention.bandwidth == pytest.approx(8e8 / 8e-5) and attention.rate == pytest.approx(2 * 4e8 / 8e-5)
+        assert o_proj.name == "o_proj" and o_proj.waited_s > 0 == o_proj.busy_s
+
+    def test_without_overlap_there_is_nothing_to_say(self) -> None:
+        assert overlap_in_words([PimJob("attention", busy_s=1.0, waited_s=1.2, read_bytes=1, macs=1)]) == ""
+        assert overlap_in_words([]) == ""
 
 
 class TestFigures:
