@@ -279,14 +279,12 @@ def _draw_share_below(axes: Axes, times_fs: Any, title: str) -> None:
     scale, unit = (1e3, "ms") if len(seconds) and seconds[-1] < 1 else (1.0, "s")
     if len(seconds):
         axes.ecdf(seconds * scale, color=style.ACCENT, lw=2)
-    for percent in (50, 99):
-        if len(seconds):
+        for percent, side in ((50, "right"), (99, "left")):  # named above the plot, away from each other
             value = float(np.percentile(seconds, percent))
             axes.axvline(value * scale, color=style.MUTED, lw=1, ls=":")
-            before = percent == 50 and value > 0.06 * seconds[-1]  # away from p99's, unless there is no room
             axes.annotate(
-                f"p{percent} {format_quantity(value, 's')}", (value * scale, 0.04), (-4 if before else 4, 0),
-                textcoords="offset points", rotation=90, fontsize=9, va="bottom", ha="right" if before else "left",
+                f"p{percent} {format_quantity(value, 's')}", (value * scale, 1.0), (0, 3), ha=side, va="bottom",
+                xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=9, annotation_clip=False,
             )  # fmt: skip
     axes.set(xlabel=f"{title} ({unit})", ylim=(0, 1.02))
     axes.set_xlim(0, 1.06 * seconds[-1] * scale if len(seconds) else 1.0)

@@ -20,7 +20,6 @@ from archsim.results import PhaseSummary
 
 _ROW = 26  # pixels of one horizontal bar
 _ROOFLINE_WIDTH = 1176  # pixels between the axes of a page as wide as it gets
-_TEXT_WIDE = 0.05  # a line of text, as a share of half of a page
 
 
 def cause_overview(series: RunSeries) -> go.Figure:
@@ -258,7 +257,7 @@ def requests(series: RunSeries) -> go.Figure | None:
     table = series.run.requests
     if table is None:
         return None
-    figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.05)
+    figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.08)
     samples = (
         ("time to first token", table["ttft_fs"]),
         ("time per output token", table[table["generated_tokens"] > 1]["tpot_fs"]),
@@ -268,7 +267,7 @@ def requests(series: RunSeries) -> go.Figure | None:
     look(figure, height=330, bottom=54)
     figure.update_yaxes(range=[0, 101])
     figure.update_yaxes(title_text="requests (%)", col=1)
-    figure.update_layout(showlegend=False, margin_t=14)
+    figure.update_layout(showlegend=False, margin_t=30, margin_r=90)
     return figure
 
 
@@ -284,21 +283,20 @@ def _add_share_within(figure: go.Figure, column: int, title: str, times_fs: Sequ
         row=1,
         col=column,
     )
-    longest = times_fs[-1] / FS_PER_SECOND
-    for percent in (50, 99):  # their names stand on the sides that face away from each other
+    for percent, side in ((50, "right"), (99, "left")):  # named above the plot, away from each other
         seconds = percentile_seconds(times_fs, percent)
-        side = "right" if percent == 50 and seconds > _TEXT_WIDE * longest else "left"
         figure.add_vline(
             x=seconds * scale,
             line={"color": style.MUTED, "dash": "dot", "width": 1},
             annotation={
-                "text": f"p{percent} {format_quantity(seconds, 's')}", "textangle": -90, "yanchor": "bottom", "y": 0.02,
-                "xanchor": side, "font": {"size": 12, "color": style.INK},
+                "text": f"p{percent} {format_quantity(seconds, 's')}", "y": 1.0, "yanchor": "bottom", "xanchor": side,
+                "font": {"size": 12, "color": style.INK},
             },
             row=1,
             col=column,
         )  # fmt: skip
-    figure.update_xaxes(title_text=f"{title} ({unit})", range=[0, longest * scale * 1.06], col=column)
+    longest = times_fs[-1] * scale / FS_PER_SECOND
+    figure.update_xaxes(title_text=f"{title} ({unit})", range=[0, longest * 1.05], col=column)
 
 
 def _hover(point: Point, memory: str) -> str:
