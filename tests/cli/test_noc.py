@@ -88,6 +88,14 @@ def test_a_figure_marks_saturation_on_the_axis_of_offered_load() -> None:
     assert [text.get_text() for text in axes.texts] == ["saturates between 0.4 and 0.44"]
 
 
+def test_a_changed_network_is_not_titled_as_if_it_were_the_preset(small: Path) -> None:
+    result = CliRunner().invoke(
+        app, ["noc", str(small), "topology.size=[2,2]", "traffic.rates=[0.05]", "--no-saturation"]
+    )
+    assert result.exit_code == 0, result.output
+    assert "small mesh, with topology.size=[2,2]" in " ".join(result.stdout.split())
+
+
 def test_runs_with_seeds_of_their_own_give_mean_and_spread(small: Path) -> None:
     changes = ["traffic.rates=[0.2]", "measurement.procedure=booksim", "measurement.sample_cycles=200"]
 
