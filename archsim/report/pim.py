@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+_LITTLE_LESS = 0.9
+"""A wait that is a larger share of the work than this is the work's own time."""
+
+
 @dataclass(frozen=True)
 class PimJob:
     """An operator of all layers, on one device: how long PIM's units worked on it, and how long the device waited for
@@ -24,6 +28,7 @@ class PimJob:
     busy_s: float
     waited_s: float
     read_bytes: float
+    host_bytes: float
     macs: float
 
     @property
@@ -42,10 +47,10 @@ def pim_jobs(operators: DataFrame, phase: PhaseSummary) -> list[PimJob]:
     if "pim_busy_fs" not in operators.columns:
         return []
     table = operators[operators["phase"] == phase.phase]
-    columns = ["pim_busy_fs", "cause_pim_fs", "pim_read_bytes", "pim_macs_asked"]
+    columns = ["pim_busy_fs", "cause_pim_fs", "pim_read_bytes", "pim_host_bytes", "pim_macs_asked"]
     jobs = [
-        PimJob(str(name), float(busy) / FS_PER_SECOND, float(waited) / FS_PER_SECOND, float(read), float(macs))
-        for name, busy, waited, read, macs in table.groupby(table["name"].map(job_of))[columns].sum().itertuples()
+        PimJob(str(name), float(busy) / FS_PER_SECOND, float(waited) / FS_PER_SECOND, *map(float, amounts))
+        for name, busy, waited, *amounts in table.groupby(table["name"].map(job_of))[columns].sum().itertuples()
         if busy or waited
     ]
     return sorted(jobs, key=lambda job: (-job.busy_s, -job.waited_s, job.name))
@@ -53,8 +58,8 @@ def pim_jobs(operators: DataFrame, phase: PhaseSummary) -> list[PimJob]:
 
 def overlap_in_words(jobs: Sequence[PimJob]) -> str:
     """Where PIM's time went if not into the operators that it works on; "" if it all did."""
-    ahead = [job.name for job in jobs if job.busy_s > job.waited_s]
-    waiting = [job.name for job in jobs if job.waited_s > job.busy_s]
+    ahead = [job.name for job in jobs if job.waited_s < _LITTLE_LESS * job.busy_s]
+    waiting = [job.name for job in jobs if job.waited_s and not job.busy_s and not job.host_bytes]
     if not ahead:
         return ""
     said = f"PIM works on {_listed(ahead)} while the device goes on, so that little or none of it is in their own time"

@@ -134,13 +134,14 @@ class RunSeries:
     @cached_property
     def bandwidths(self) -> dict[str, list[Bandwidth]]:
         """Bandwidth over time of each phase: the main memory's if it was sampled, then the tiers'. A memory with next
-        to nothing is left out where there are others: an empty plot says less than its mean."""
+        to nothing is left out where others, or PIM, do the work: an empty plot says less than its mean."""
         series = BandwidthSeries(self.run)
-        every = {phase.phase: series.of(phase) for phase in self.phases}
-        return {
-            phase: [one for one in found if len(found) == 1 or one.mean >= NOTHING_TO_SEE * one.limit]
-            for phase, found in every.items()
-        }
+        shown = {}
+        for phase in self.phases:
+            found = series.of(phase)
+            alone = len(found) == 1 and phase.pim is None
+            shown[phase.phase] = [one for one in found if alone or one.mean >= NOTHING_TO_SEE * one.limit]
+        return shown
 
     def energy_joules(self, phase: PhaseSummary) -> list[tuple[str, float]]:
         """Energy by component, all devices, largest first; components that used none are left out."""

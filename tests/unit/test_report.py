@@ -303,8 +303,11 @@ class TestPim:
         assert o_proj.name == "o_proj" and o_proj.waited_s > 0 == o_proj.busy_s
 
     def test_without_overlap_there_is_nothing_to_say(self) -> None:
-        assert overlap_in_words([PimJob("attention", busy_s=1.0, waited_s=1.2, read_bytes=1, macs=1)]) == ""
-        assert overlap_in_words([]) == ""
+        attention = PimJob("attention", busy_s=1.0, waited_s=1.2, read_bytes=1, host_bytes=1, macs=1)
+        append = PimJob("kv_append", busy_s=0.0, waited_s=0.1, read_bytes=0, host_bytes=1, macs=0)
+        assert overlap_in_words([attention, append]) == "" == overlap_in_words([])
+        said = overlap_in_words([replace(attention, waited_s=0.1), append])
+        assert said.startswith("PIM works on attention while the device goes on") and "kv_append" not in said
 
 
 class TestFigures:
