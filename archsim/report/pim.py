@@ -62,7 +62,10 @@ def overlap_in_words(jobs: Sequence[PimJob]) -> str:
     waiting = [job.name for job in jobs if job.waited_s and not job.busy_s and not job.host_bytes]
     if not ahead:
         return ""
-    said = f"PIM works on {_listed(ahead)} while the device goes on, so that little or none of it is in their own time"
+    whose = "its" if len(ahead) == 1 else "their"
+    said = (
+        f"PIM works on {_listed(ahead)} while the device goes on, so that little or none of it is in {whose} own time"
+    )
     if not waiting:
         return f"{said}."
     reader = "the operator that reads" if len(waiting) == 1 else "the operators that read"
