@@ -2,7 +2,8 @@
 
 An experiment's `expect:` says what metrics should be, by a paper or a measurement, within a tolerance. Its
 `baseline.json`, beside it, says what they were when somebody last looked, and has the tolerance of the metric table:
-next to none, since the simulation is exact. `--update` writes it.
+next to none, since the simulation is exact. `--update` writes it. A file of another name than experiment.yaml has a
+baseline of its own: x.baseline.json beside x.yaml.
 """
 
 from __future__ import annotations

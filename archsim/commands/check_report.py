@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("metric", "reference", "now", "change", "verdict")
 _NUMBERS = ("reference", "now", "change")
+_ALL_DIGITS = 17  # tell any two floats apart
 _COLOURS = {Verdict.SAME: "dim", Verdict.BETTER: "green", Verdict.NEW: "cyan"}
 
 
@@ -40,7 +41,7 @@ def table(report: CheckReport, *, everything: bool = False) -> Table | None:
 
 def cells(row: Row) -> tuple[str, ...]:
     """A row of the table, as texts."""
-    return label(row), _text(row.reference), _text(row.now), _change(row), row.verdict.value
+    return label(row), *_apart(row.reference, row.now), _change(row), row.verdict.value
 
 
 def label(row: Row) -> str:
@@ -100,6 +101,18 @@ def write_junit(report: CheckReport, file: Path) -> None:
                 ElementTree.SubElement(case, "failure", message=message)
     ElementTree.indent(root)
     ElementTree.ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
+
+
+def _apart(reference: Metric | None, now: Metric | None) -> tuple[str, str]:
+    """Both as texts; with as many digits as it takes to tell two values apart that differ."""
+    texts = _text(reference), _text(now)
+    if reference is None or now is None or reference.value == now.value or texts[0] != texts[1]:
+        return texts
+    for digits in range(5, _ALL_DIGITS + 1):
+        longer = tuple(f"{metric.value:.{digits}g} {metric.unit}" for metric in (reference, now))
+        if longer[0] != longer[1]:
+            break
+    return longer[0], longer[1]
 
 
 def _text(metric: Metric | None) -> str:

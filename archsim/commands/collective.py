@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from archsim.commands.kinds import kind_of
+from archsim.config.dimensions import units_of
 from archsim.config.errors import UserError, nearest_name
 from archsim.config.loading import data_root, load_spec
 from archsim.config.units import Dimension, QuantityError, format_quantity, format_time_fs, parse_quantity
 from archsim.fabric.collectives import CollectiveTime, collective, collective_over
 from archsim.fabric.links import LinkSpec
-from archsim.fabric.operations import Operation, algorithm_named, operation_named
+from archsim.fabric.operations import Algorithm, Operation, algorithm_named, operation_named
 from archsim.fabric.wires import FS_PER_SECOND, TopologySpec
 from archsim.system import SystemSpec
 
@@ -92,16 +93,27 @@ class CollectiveReport:
             table.add_row(name, value)
         return table
 
+    @property
+    def _latency_name(self) -> str:
+        if self.time.algorithm is Algorithm.IN_NETWORK:
+            return "latency, filling the pipeline"  # whose rounds grow with the message
+        return f"latency of {self.time.steps} step{'' if self.time.steps == 1 else 's'}"
+
     def _rows(self) -> Iterator[tuple[str, str]]:
         time = self.time
         yield "algorithm, protocol", f"{time.algorithm}, {time.protocol}"
         yield "time", format_time_fs(time.total_fs)
-        yield "  latency", format_time_fs(time.latency_fs)
+        yield f"  {self._latency_name}", format_time_fs(time.latency_fs)
         yield "  transfer", format_time_fs(time.transfer_fs)
-        yield "steps", str(time.steps)
-        yield "leaves each device", format_quantity(time.link_bytes, Dimension.BYTES)
+        yield "leaves each device", _in_unit_of(self.message_bytes, time.link_bytes)
         yield "bandwidth of the message", format_quantity(self.algorithm_rate, Dimension.BYTES_PER_SECOND, 4)
         yield "bus bandwidth", format_quantity(self.bus_rate, Dimension.BYTES_PER_SECOND, 4)
+
+
+def _in_unit_of(message_bytes: int, other_bytes: int) -> str:
+    """`other_bytes` in the unit that a message's size is shown in: two sizes side by side in MiB, or both in MB."""
+    unit = format_quantity(message_bytes, Dimension.BYTES).partition(" ")[2]
+    return f"{float(other_bytes / units_of(Dimension.BYTES)[unit]):.4g} {unit}"
 
 
 def time_collective(name: str, question: Question, changes: Sequence[str] = ()) -> CollectiveReport:

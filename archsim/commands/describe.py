@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from archsim.commands.fact_table import SourcedFacts, table
 from archsim.commands.kinds import KINDS, kind_of
 from archsim.config.errors import UserError, nearest_name
 from archsim.config.inheritance import join
@@ -26,6 +27,7 @@ from archsim.workload.precision import FORMATS, Precision
 from archsim.workload.shapes import load_model, shipped_models
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
 COMPUTED = "computed from the above"
@@ -56,7 +58,7 @@ class Listing:
 
     def renderables(self) -> Iterator[Table]:
         """One table: name, what it is."""
-        yield _table(self.category, ("name", "what it is"), list(self.entries.items()))
+        yield table(self.category, ("name", "what it is"), list(self.entries.items()))
 
 
 @dataclass(frozen=True)
@@ -103,14 +105,14 @@ class Description:
             "facts": facts,
         }
 
-    def renderables(self) -> Iterator[Table]:
-        """One table: fact, value and, where there are any, sources."""
+    def renderables(self) -> Iterator[RenderableType]:
+        """Fact, value and, where there are any, sources: in columns, or below the values where there is no room."""
         title = f"{self.name} ({self.category})" + (f": {self.file}" if self.file is not None else "")
+        rows = [(fact.name, _text(fact.value), fact.source) for fact in self.facts]
         if any(fact.source for fact in self.facts):
-            rows = [(fact.name, _text(fact.value), fact.source) for fact in self.facts]
-            yield _table(title, ("", "value", "source"), rows)
+            yield SourcedFacts(title, rows)
         else:
-            yield _table(title, ("", "value"), [(fact.name, _text(fact.value)) for fact in self.facts])
+            yield table(title, ("", "value"), [row[:2] for row in rows])
 
 
 @dataclass(frozen=True)
@@ -356,16 +358,3 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_text(item) for item in value)
     return "" if value is None else str(value)
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table as RichTable
-
-    table = RichTable(title=escape(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for index, column in enumerate(columns):
-        table.add_column(column, no_wrap=index == 0, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
-    return table

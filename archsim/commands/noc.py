@@ -26,6 +26,7 @@ class NocReport:
     """The curve of a network. Rates are packets per node and cycle, throughputs flits per node and cycle."""
 
     spec: NocSpec
+    changes: tuple[str, ...]
     digest: str
     points: tuple[LoadPoint, ...]
     saturation: Saturation | None
@@ -46,11 +47,19 @@ class NocReport:
             "wall_seconds": round(self.wall_seconds, 3),
         }
 
+    @property
+    def title(self) -> str:
+        """The network's name and, since a name may tell its size, what was changed of it."""
+        return ", ".join([self.spec.name, *(f"with {change}" for change in self.changes)])
+
     def table(self) -> Table:
         """The curve for a terminal."""
+        from rich.markup import escape
         from rich.table import Table
 
-        table = Table(title=f"{self.spec.name}, {self.spec.traffic.pattern} traffic", title_justify="left", box=None)
+        table = Table(
+            title=escape(f"{self.title}, {self.spec.traffic.pattern} traffic"), title_justify="left", box=None
+        )
         columns = ["packets", "offered flits", "accepted flits", "latency", "network only", "99 % below"]
         if self._several_runs:
             columns.insert(4, "std. dev.")
@@ -130,11 +139,12 @@ def run_noc(
     found = find_saturation(network, count) if saturation else None
     wall = time.perf_counter() - start
     zero_load = None if loaded.spec.traffic.pattern is Pattern.HOTSPOT else zero_load_latency_cycles(network)
-    report = NocReport(loaded.spec, loaded.digest(), tuple(points), found, zero_load, simulated, wall)
+    report = NocReport(loaded.spec, tuple(overrides), loaded.digest(), tuple(points), found, zero_load, simulated, wall)
     if figure is not None:
         from archsim.report.noc_figure import save_curve
 
-        save_curve(report.spec.name, report.points, report.saturation, report.zero_load_cycles, figure)
+        flits = report.spec.traffic.packet_flits
+        save_curve(report.title, report.points, report.saturation, report.zero_load_cycles, figure, packet_flits=flits)
     return report
 
 

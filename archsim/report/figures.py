@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,23 +14,13 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, PercentFormatter
-from numpy.typing import NDArray
 
 from archsim.metrics import FS_PER_SECOND, format_quantity
 from archsim.report import style
-from archsim.report.series import (
-    ROW_OUTCOMES,
-    TILES,
-    Job,
-    RunSeries,
-    distinct_roofs,
-    memory_words,
-    peak_label,
-    phase_title,
-    roof_label,
-    roofline_labels,
-    roofline_span,
-)
+from archsim.report.bandwidth import Bandwidth
+from archsim.report.channels import channel_bars, channel_panels
+from archsim.report.roofline import Canvas, chart, labels, legend_lines
+from archsim.report.series import Job, RunSeries, memory_words, phase_title
 from archsim.results import PhaseSummary, RunResult
 
 _LOOK: Any = {
@@ -55,6 +45,11 @@ _LOOK: Any = {
     "savefig.facecolor": style.PAPER,
     "figure.dpi": 110,
 }
+
+
+_ROOFLINE_WIDE, _ROOFLINE_HIGH = 545, 330  # points between the axes
+_SIDEWAYS: Any = {1: "left", 0: "center", -1: "right"}
+_UPWARDS: Any = {1: "bottom", 0: "center", -1: "top"}
 
 
 class RunFigure(Figure):
@@ -98,22 +93,39 @@ class RunPlots:
         return figure
 
     def bandwidth(self) -> Figure:
-        """HBM bandwidth of one device over time, read and write stacked, with the pin bandwidth."""
-        return self._per_phase(2.5, _draw_bandwidth, self._series, sharing="read")
+        """Bandwidth of each memory of one device over time, read and write stacked, with the most it can be. ValueError
+        if the run sampled none."""
+        series = self._series
+        drawn = [(phase, steps) for phase in series.phases for steps in series.bandwidths[phase.phase]]
+        if not drawn:
+            raise ValueError("this run sampled no bandwidth: there is nothing to plot")
+        with new_figure(9, 0.5 + 2.5 * len(drawn)) as figure:
+            panels = figure.subplots(len(drawn), 1, squeeze=False)[:, 0]
+            for axes, (phase, steps) in zip(panels, drawn, strict=True):
+                _draw_bandwidth(axes, steps)
+                axes.set_title(f"{phase_title(phase)}: {steps.memory}")
+            _legend_below(figure, panels[-1], 4)
+        return figure
 
     def energy(self) -> Figure:
         """Energy by component, all devices."""
-        tallest = max((len(phase.energy_pj) for phase in self._series.phases), default=1)
-        return self._per_phase(0.9 + 0.3 * tallest, _draw_energy, self._series)
+        phases = self._series.phases
+        tallest = max((len(phase.energy_pj) for phase in phases), default=1)
+        with new_figure(9, 0.5 + (0.9 + 0.3 * tallest) * len(phases)) as figure:
+            panels = figure.subplots(len(phases), 1, squeeze=False)[:, 0]
+            for axes, phase in zip(panels, phases, strict=True):
+                _draw_energy(axes, self._series, phase)
+        return figure
 
     def channels(self) -> Figure:
-        """Row outcomes and bus time of each class of HBM channels."""
-        series = self._series
-        bars = [max(1, len(series.channel_bars(phase))) for phase in series.phases]
+        """Row outcomes, where the memory has rows, and bus time of each class of channels."""
+        phases = self._series.phases
+        bars = [max(1, len(channel_bars(phase))) for phase in phases]
+        across = max([1, *(len(channel_panels(phase, phases)) for phase in phases)])
         with new_figure(11, 1.2 + sum(0.34 * n + 1.1 for n in bars)) as figure:
-            grid = figure.subplots(len(bars), 2, squeeze=False, height_ratios=[n + 2 for n in bars])
-            for row, phase in zip(grid, series.phases, strict=True):
-                _draw_channels(row, series, phase)
+            grid = figure.subplots(len(bars), across, squeeze=False, height_ratios=[n + 2 for n in bars])
+            for row, phase in zip(grid, phases, strict=True):
+                _draw_channels(row, phase, phases)
             for axes in grid[-1]:
                 _legend_below_axes(axes)
         return figure
@@ -131,18 +143,6 @@ class RunPlots:
             ttft.set_ylabel("share of requests")
         return figure
 
-    def _per_phase(
-        self, height: float, draw: Callable[[Axes, RunSeries, PhaseSummary], None], series: RunSeries, sharing: str = ""
-    ) -> Figure:
-        count = len(series.phases)
-        with new_figure(9, 0.5 + height * count) as figure:
-            panels = figure.subplots(count, 1, squeeze=False)[:, 0]
-            for axes, phase in zip(panels, series.phases, strict=True):
-                draw(axes, series, phase)
-            if sharing:
-                _legend_below(figure, panels[-1], 4)
-        return figure
-
 
 @contextmanager
 def new_figure(width: float, height: float) -> Iterator[RunFigure]:
@@ -155,18 +155,20 @@ def new_figure(width: float, height: float) -> Iterator[RunFigure]:
 
 
 def _draw_roofline(axes: Axes, series: RunSeries) -> None:
-    points = [job for jobs in series.jobs.values() for job in jobs if job.intensity is not None]
-    roofs = distinct_roofs(series.phases)
-    left, right = roofline_span(points, roofs)
-    across = np.geomspace(left, right, 400)
-    for phase in roofs:
-        _draw_roofs(axes, phase, across)
+    drawn = chart(series)
+    for roof in drawn.roofs:
+        across, up = zip(*roof.line(drawn.left, drawn.right), strict=True)
+        look: dict[str, Any] = {"color": style.INK, "lw": 1.6, "zorder": 2}
+        if roof.beside:
+            dashes = (0, style.roof_dash(roof.beside)[1])
+            look |= {"color": style.tier_colour(roof.beside), "ls": dashes, "lw": 2, "label": roof.label}
+        axes.plot(across, [rate / 1e12 for rate in up], **look)
     for index, phase in enumerate(series.phases):
-        here = [job for job in points if job.phase == phase.phase]
+        here = [point for point in drawn.points if point.phase == index]
         axes.scatter(
-            [job.intensity or 0.0 for job in here],
-            [job.rate / 1e12 for job in here],
-            s=[30 + 500 * job.share for job in here],
+            [point.intensity for point in here],
+            [point.rate / 1e12 for point in here],
+            s=[(2 * _marker_radius(point.share)) ** 2 for point in here],
             marker=style.PHASE_MARKERS[index % len(style.PHASE_MARKERS)],
             color=style.phase_colour(index),
             alpha=0.75,
@@ -175,13 +177,16 @@ def _draw_roofline(axes: Axes, series: RunSeries) -> None:
             zorder=3,
             label=phase_title(phase),
         )
-        for label in roofline_labels(here, right):
-            leftwards = label.grows == "left"
-            axes.annotate(
-                "\n".join(label.names), (label.intensity, label.rate / 1e12), (-9 if leftwards else 9, -9),
-                textcoords="offset points", fontsize=8.5, ha="right" if leftwards else "left", va="top",
-            )  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlim=(left, right))
+    texts = legend_lines(drawn, series.phases)
+    below, beside = _ROOFLINE_HIGH - 10 - 15 * len(texts), 38 + 6 * max(map(len, texts))
+    canvas = Canvas(_ROOFLINE_WIDE, _ROOFLINE_HIGH, 5.4, 11.5, _marker_radius, (0, below, beside, _ROOFLINE_HIGH))
+    for label in labels(drawn, canvas):
+        axes.annotate(
+            "\n".join(label.lines), (label.intensity, label.rate / 1e12), (label.across, label.up),
+            textcoords="offset points", fontsize=8.5, zorder=4, multialignment=_SIDEWAYS[label.side[0]],
+            ha=_SIDEWAYS[label.side[0]], va=_UPWARDS[label.side[1]],
+        )  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlim=(drawn.left, drawn.right), ylim=(drawn.low / 1e12, drawn.high / 1e12))
     memory = memory_words(series.phases)
     axes.set(xlabel=f"arithmetic intensity (FLOP per {memory})", ylabel="achieved rate (TFLOP/s, one device)")
     axes.set_title("Operators under the roofline (marker area: share of the phase's time)")
@@ -192,13 +197,9 @@ def _draw_roofline(axes: Axes, series: RunSeries) -> None:
             handle.set_sizes([60])
 
 
-def _draw_roofs(axes: Axes, phase: PhaseSummary, across: NDArray[np.float64]) -> None:
-    roof = np.minimum(across * phase.peak_hbm_bytes_per_second, phase.peak_matrix_flops_per_second) / 1e12
-    axes.plot(across, roof, color=style.INK, lw=1.6, zorder=2)
-    above: Any = {"textcoords": "offset points", "ha": "right"}
-    axes.annotate(roof_label(phase), (across[-1], roof[-1]), (-4, 5), **above)
-    slope = int(np.count_nonzero(roof < roof[-1]))
-    axes.annotate(peak_label(phase), (across[slope // 2], roof[slope // 2]), (-8, 4), **above)
+def _marker_radius(share: float) -> float:
+    """Points."""
+    return float(np.sqrt(30 + 500 * share)) / 2
 
 
 def _draw_jobs(axes: Axes, jobs: Sequence[Job], title: str, causes: Mapping[str, str]) -> None:
@@ -224,60 +225,53 @@ def _draw_jobs(axes: Axes, jobs: Sequence[Job], title: str, causes: Mapping[str,
     axes.set_title(title)
 
 
-def _draw_bandwidth(axes: Axes, series: RunSeries, phase: PhaseSummary) -> None:
-    axes.set_title(phase_title(phase))
-    steps = series.bandwidth(phase.phase)
-    peak = phase.peak_hbm_bytes_per_second / 1e12
-    if steps is not None:
-        read, write = np.array(steps.read) / 1e12, np.array(steps.write) / 1e12
-        axes.stairs(read, steps.edges_ms, fill=True, color=style.READ_COLOUR, label="read")
-        axes.stairs(read + write, steps.edges_ms, baseline=read, fill=True, color=style.WRITE_COLOUR, label="write")
-        axes.set_xlim(steps.edges_ms[0], steps.edges_ms[-1])
-        mean = steps.mean / 1e12
-        axes.axhline(mean, color=style.INK, lw=1.1, label="mean of the phase")
-        axes.annotate(
-            f"mean {format_quantity(steps.mean, 'B/s')}", (1.005, mean),
-            xycoords=("axes fraction", "data"), va="center", fontsize=9, annotation_clip=False,
-        )  # fmt: skip
-    axes.axhline(peak, color=style.PEAK, ls="--", lw=1.3, label=f"{phase.memory} peak bandwidth")
-    axes.annotate(
-        f"peak {format_quantity(phase.peak_hbm_bytes_per_second, 'B/s')}", (1.005, peak),
-        xycoords=("axes fraction", "data"), va="center", color=style.PEAK, fontsize=9, annotation_clip=False,
-    )  # fmt: skip
-    axes.set(ylim=(0, peak * 1.18), xlabel="time (ms)", ylabel="TB/s, one device")
+def _draw_bandwidth(axes: Axes, steps: Bandwidth) -> None:
+    scale, unit = steps.unit
+    read, write = np.array(steps.read) / scale, np.array(steps.write) / scale
+    axes.stairs(read, steps.edges_ms, fill=True, color=style.READ_COLOUR, label="read")
+    axes.stairs(read + write, steps.edges_ms, baseline=read, fill=True, color=style.WRITE_COLOUR, label="write")
+    axes.set_xlim(steps.edges_ms[0], steps.edges_ms[-1])
+    mean, limit = steps.mean / scale, steps.limit / scale
+    axes.axhline(mean, color=style.INK, lw=1.1, label="mean of the phase")
+    axes.axhline(limit, color=style.PEAK, ls="--", lw=1.3, label="peak bandwidth, or a tier's ceiling")
+    beside: Any = {"xycoords": ("axes fraction", "data"), "fontsize": 9, "annotation_clip": False}
+    sides = ("top", "bottom") if steps.near_limit else ("center", "center")
+    axes.annotate(f"mean {format_quantity(steps.mean, 'B/s')}", (1.005, mean), va=sides[0], **beside)
+    text = f"{steps.limit_name} {format_quantity(steps.limit, 'B/s')}"
+    axes.annotate(text, (1.005, limit), va=sides[1], color=style.PEAK, **beside)
+    axes.set(ylim=(0, limit * 1.18), xlabel="time (ms)", ylabel=f"{unit}, one device")
 
 
 def _draw_energy(axes: Axes, series: RunSeries, phase: PhaseSummary) -> None:
     parts = series.energy_joules(phase)
     total = sum(joules for _, joules in parts)
-    axes.barh([name for name, _ in parts], [joules for _, joules in parts], color=style.ACCENT)
+    names = [style.energy_label(name, phase.memory) for name, _ in parts]
+    axes.barh(names, [joules for _, joules in parts], color=style.ACCENT)
     for position, (_, joules) in enumerate(parts):
         text = f"{format_quantity(joules, 'J')} ({100 * joules / total:.1f} %)"
         axes.annotate(
             text, (joules, position), (4, 0), textcoords="offset points", va="center", fontsize=8.5, color=style.MUTED
         )
-    axes.set_title(f"{phase_title(phase)} · {format_quantity(total, 'J')}, all {phase.devices} devices")
+    axes.set_title(f"{phase_title(phase)} · {format_quantity(total, 'J')}, {style.of_all_devices(phase.devices)}")
     axes.set(xlabel="energy (J)", xlim=(0, max((joules for _, joules in parts), default=1.0) * 1.25))
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
 
 
-def _draw_channels(row: Sequence[Axes], series: RunSeries, phase: PhaseSummary) -> None:
-    bars = series.channel_bars(phase)
-    outcomes = [(style.ROW_LABELS[o], style.ROW_COLOURS[o], [bar.outcomes[o] for bar in bars]) for o in ROW_OUTCOMES]
-    tiles = [(style.TILE_LABELS[tile], style.TILE_COLOURS[tile], [bar.tiles[tile] for bar in bars]) for tile in TILES]
-    panels = ((row[0], outcomes, "share of accesses (%)"), (row[1], tiles, "share of bus time (%)"))
-    for axes, parts, axis_label in panels:
+def _draw_channels(row: Sequence[Axes], phase: PhaseSummary, phases: Sequence[PhaseSummary]) -> None:
+    bars = channel_bars(phase)
+    for axes, panel in zip(row, channel_panels(phase, phases), strict=False):
         left = np.zeros(len(bars))
-        for name, colour, shares in parts:
-            width = 100 * np.array(shares)
-            axes.barh([bar.label for bar in bars], width, left=left, color=colour, label=name, height=0.7)
+        for part in panel.parts:
+            width = 100 * np.array(part.shares)
+            axes.barh([bar.label for bar in bars], width, left=left, color=part.colour, label=part.label, height=0.7)
             left += width
-        axes.set(xlabel=axis_label, xlim=(0, 100))
+        axes.set(xlabel=panel.title, xlim=(0, 100))
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
     row[0].set_title(phase_title(phase))
-    row[1].tick_params(axis="y", left=False, labelleft=False)
+    for axes in row[1:]:
+        axes.tick_params(axis="y", left=False, labelleft=False)
 
 
 def _draw_share_below(axes: Axes, times_fs: Any, title: str) -> None:
@@ -285,17 +279,15 @@ def _draw_share_below(axes: Axes, times_fs: Any, title: str) -> None:
     scale, unit = (1e3, "ms") if len(seconds) and seconds[-1] < 1 else (1.0, "s")
     if len(seconds):
         axes.ecdf(seconds * scale, color=style.ACCENT, lw=2)
-    for percent in (50, 99):
-        if len(seconds):
+        for percent, side in ((50, "right"), (99, "left")):  # named above the plot, away from each other
             value = float(np.percentile(seconds, percent))
             axes.axvline(value * scale, color=style.MUTED, lw=1, ls=":")
             axes.annotate(
-                f"p{percent} {format_quantity(value, 's')}", (value * scale, 0.04), (4 if percent == 50 else -4, 0),
-                textcoords="offset points", rotation=90, fontsize=9, va="bottom",
-                ha="left" if percent == 50 else "right",
+                f"p{percent} {format_quantity(value, 's')}", (value * scale, 1.0), (0, 3), ha=side, va="bottom",
+                xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=9, annotation_clip=False,
             )  # fmt: skip
     axes.set(xlabel=f"{title} ({unit})", ylim=(0, 1.02))
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.06 * seconds[-1] * scale if len(seconds) else 1.0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 

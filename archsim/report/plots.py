@@ -11,23 +11,15 @@ from plotly.subplots import make_subplots
 
 from archsim.metrics import FS_PER_SECOND, format_quantity, percentile_seconds
 from archsim.report import style
+from archsim.report.bandwidth import Bandwidth
+from archsim.report.channels import channel_bars, channel_panels
 from archsim.report.look import look, note
-from archsim.report.series import (
-    ROW_OUTCOMES,
-    TILES,
-    Job,
-    RunSeries,
-    distinct_roofs,
-    memory_words,
-    peak_label,
-    phase_title,
-    roof_label,
-    roofline_labels,
-    roofline_span,
-)
+from archsim.report.roofline import Canvas, Chart, Point, labels, legend_lines
+from archsim.report.series import RunSeries, memory_words, phase_title
 from archsim.results import PhaseSummary
 
 _ROW = 26  # pixels of one horizontal bar
+_ROOFLINE_WIDTH = 1176  # pixels between the axes of a page as wide as it gets
 
 
 def cause_overview(series: RunSeries) -> go.Figure:
@@ -84,76 +76,96 @@ def jobs_by_cause(series: RunSeries, phase: PhaseSummary) -> go.Figure:
     return figure
 
 
-def roofline(series: RunSeries) -> go.Figure:
-    """Operators against the HBM and compute roofs of one device."""
-    points = [job for jobs in series.jobs.values() for job in jobs if job.intensity is not None]
-    roofs = distinct_roofs(series.phases)
-    left, right = roofline_span(points, roofs)
+def roofline(series: RunSeries, drawn: Chart) -> go.Figure:
+    """Operators against the roofs of memories and compute of one device."""
     figure = go.Figure()
-    for phase in roofs:
-        _add_roofs(figure, phase, left, right)
-    for index, phase in enumerate(series.phases):
-        here = [job for job in points if job.phase == phase.phase]
+    for roof in drawn.roofs:
+        line = roof.line(drawn.left, drawn.right)
         figure.add_scatter(
-            x=[job.intensity for job in here],
-            y=[job.rate / 1e12 for job in here],
+            x=[intensity for intensity, _ in line],
+            y=[rate / 1e12 for _, rate in line],
+            mode="lines",
+            name=roof.label,
+            line={"color": style.INK, "width": 2}
+            if not roof.beside
+            else {"color": style.tier_colour(roof.beside), "width": 2.5, "dash": style.roof_dash(roof.beside)[0]},
+            hoverinfo="skip",
+            showlegend=bool(roof.beside),
+        )
+    for index, phase in enumerate(series.phases):
+        here = [point for point in drawn.points if point.phase == index]
+        figure.add_scatter(
+            x=[point.intensity for point in here],
+            y=[point.rate / 1e12 for point in here],
             mode="markers",
             name=phase_title(phase),
+            showlegend=True,
             marker={
-                "size": [9 + 30 * math.sqrt(job.share) for job in here],
+                "size": [2 * _marker_radius(point.share) for point in here],
                 "symbol": style.PHASE_SYMBOLS[index % len(style.PHASE_SYMBOLS)],
                 "color": style.phase_colour(index),
                 "opacity": 0.8,
                 "line": {"color": style.PAPER, "width": 1},
             },
-            text=[_hover(job, series.memory) for job in here],
+            text=[_hover(point, series.memory) for point in here],
             hovertemplate="%{text}<extra></extra>",
         )
-        for label in roofline_labels(here, right):
-            leftwards = label.grows == "left"
-            note(
-                figure, math.log10(label.intensity), math.log10(label.rate / 1e12), "<br>".join(label.names),
-                xanchor="right" if leftwards else "left", xshift=-9 if leftwards else 9, yanchor="top", yshift=-8,
-                align="right" if leftwards else "left",
-            )  # fmt: skip
+    texts = legend_lines(drawn, series.phases)
+    left, top = _ROOFLINE_WIDTH - 76 - 7 * max(map(len, texts)), 14 + 19 * len(texts)
+    canvas = Canvas(_ROOFLINE_WIDTH, 452, 6.8, 16, _marker_radius, (left, 0, _ROOFLINE_WIDTH, top))
+    for label in labels(drawn, canvas):
+        note(
+            figure, math.log10(label.intensity), math.log10(label.rate / 1e12), "<br>".join(label.lines),
+            xanchor={1: "left", 0: "center", -1: "right"}[label.side[0]], xshift=label.across,
+            yanchor={1: "bottom", 0: "middle", -1: "top"}[label.side[1]], yshift=label.up,
+            align={1: "left", 0: "center", -1: "right"}[label.side[0]],
+        )  # fmt: skip
     look(figure, height=520, bottom=54)
-    memory = memory_words(roofs)
-    figure.update_xaxes(type="log", title_text=f"arithmetic intensity (FLOP per {memory})", dtick=1)
-    figure.update_yaxes(type="log", title_text="achieved rate (TFLOP/s, one device)", dtick=1, exponentformat="none")
-    figure.update_xaxes(range=[math.log10(left), math.log10(right)], exponentformat="none")
+    memory = memory_words(series.phases)
+    across, up = ([math.log10(edge) for edge in edges] for edges in (
+        (drawn.left, drawn.right), (drawn.low / 1e12, drawn.high / 1e12)
+    ))  # fmt: skip
+    log: dict[str, Any] = {"type": "log", "dtick": 1, "exponentformat": "none"}
+    figure.update_xaxes(**log, range=across, title_text=f"arithmetic intensity (FLOP per {memory})")
+    figure.update_yaxes(**log, range=up, title_text="achieved rate (TFLOP/s, one device)")
     corner = {"x": 0.99, "y": 0.02, "xanchor": "right", "yanchor": "bottom"}
-    figure.update_layout(margin_t=14, legend=corner | {"itemsizing": "constant"})
+    figure.update_layout(margin_t=14, legend=corner | {"itemsizing": "constant", "itemwidth": 46})
     return figure
 
 
-def bandwidth(series: RunSeries, phase: PhaseSummary) -> go.Figure | None:
-    """HBM bandwidth of one device over the phase, with its mean and the peak; None if not sampled."""
-    steps = series.bandwidth(phase.phase)
-    if steps is None:
-        return None
-    peak = phase.peak_hbm_bytes_per_second
+def _marker_radius(share: float) -> float:
+    """Pixels."""
+    return (9 + 30 * math.sqrt(share)) / 2
+
+
+def bandwidth(steps: Bandwidth) -> go.Figure:
+    """Bandwidth of one memory of one device over a phase, with its mean and the most it can be."""
+    scale, unit = steps.unit
     figure = go.Figure()
     for name, rates, colour in (("read", steps.read, style.READ_COLOUR), ("write", steps.write, style.WRITE_COLOUR)):
-        figure.add_scatter(
-            x=steps.edges_ms,
-            y=[round(rate / 1e12, 6) for rate in [*rates, rates[-1]]],
-            name=name,
-            stackgroup="hbm",
-            line={"shape": "hv", "width": 0},
-            fillcolor=colour,
-            hovertemplate=f"{name} %{{y:.3f}} TB/s<extra></extra>",
-        )
-    for value, label, dash, colour in (
-        (peak, "peak", "dash", style.PEAK),
-        (steps.mean, "mean", "solid", style.INK),
+        if any(rates):
+            figure.add_scatter(
+                x=steps.edges_ms,
+                y=[round(rate / scale, 6) for rate in [*rates, rates[-1]]],
+                name=name,
+                stackgroup="memory",
+                showlegend=True,
+                line={"shape": "hv", "width": 0},
+                fillcolor=colour,
+                hovertemplate=f"{name} %{{y:.3f}} {unit}<extra></extra>",
+            )
+    for value, label, dash, colour, aside in (
+        (steps.limit, steps.limit_name, "dash", style.PEAK, 8),
+        (steps.mean, "mean", "solid", style.INK, -8),
     ):
-        figure.add_hline(y=value / 1e12, line={"color": colour, "dash": dash, "width": 1.5})
+        figure.add_hline(y=value / scale, line={"color": colour, "dash": dash, "width": 1.5})
         text = f"{label} {format_quantity(value, 'B/s')}"
-        note(figure, 1, value / 1e12, text, xref="paper", xanchor="left", xshift=6, font_color=colour)
+        shift = {"xshift": 6, "yshift": aside if steps.near_limit else 0}
+        note(figure, 1, value / scale, text, xref="paper", xanchor="left", font_color=colour, **shift)
     look(figure, height=270, bottom=48)
-    figure.update_layout(margin_r=120, hovermode="x unified", legend=_legend_above())
+    figure.update_layout(margin_r=134, hovermode="x unified", legend=_legend_above())
     figure.update_xaxes(title_text="time since the phase began (ms)", range=[0, steps.edges_ms[-1]])
-    figure.update_yaxes(title_text="TB/s, one device", range=[0, peak / 1e12 * 1.12])
+    figure.update_yaxes(title_text=f"{unit}, one device", range=[0, steps.limit / scale * 1.12])
     return figure
 
 
@@ -191,51 +203,51 @@ def energy(series: RunSeries, phase: PhaseSummary) -> go.Figure:
     scale, unit = (1e3, "mJ") if largest < 1 else (1.0, "J")
     figure = go.Figure()
     figure.add_bar(
-        y=[name for name, _ in parts],
+        y=[style.energy_label(name, phase.memory) for name, _ in parts],
         x=[joules * scale for _, joules in parts],
         orientation="h",
         marker_color=style.ACCENT,
-        hovertemplate=f"%{{y}}: %{{x:.4g}} {unit}<extra></extra>",
+        customdata=[f"{phase.phase}.energy.{name}" for name, _ in parts],
+        hovertemplate=f"%{{y}}: %{{x:.4g}} {unit}<br>%{{customdata}}<extra></extra>",
     )
     for name, joules in parts:
         text = f"{format_quantity(joules, 'J')} · {100 * joules / total:.1f} %"
-        note(figure, joules * scale, name, text, xanchor="left", xshift=4)
+        note(figure, joules * scale, style.energy_label(name, phase.memory), text, xanchor="left", xshift=4)
     _stack(figure, height=72 + _ROW * len(parts), bottom=56)
-    figure.update_xaxes(title_text=f"energy ({unit}), all {phase.devices} devices", range=[0, largest * scale * 1.3])
+    figure.update_xaxes(
+        title_text=f"energy ({unit}), {style.of_all_devices(phase.devices)}", range=[0, largest * scale * 1.3]
+    )
     figure.update_layout(margin_t=8)
     return figure
 
 
 def channels(series: RunSeries, phase: PhaseSummary) -> go.Figure | None:
-    """Row outcomes and bus time of each class of channels; None if the run kept none."""
-    bars = series.channel_bars(phase)
-    if not bars:
+    """Row outcomes, where the memory has rows, and bus time of each class of channels; None if the run kept none."""
+    labels = [bar.label for bar in channel_bars(phase)]
+    panels = channel_panels(phase, series.phases)
+    if not labels or not panels:
         return None
-    figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.04)
-    labels = [bar.label for bar in bars]
-    outcomes = [(style.ROW_LABELS[o], style.ROW_COLOURS[o], [bar.outcomes[o] for bar in bars]) for o in ROW_OUTCOMES]
-    tiles = [(style.TILE_LABELS[tile], style.TILE_COLOURS[tile], [bar.tiles[tile] for bar in bars]) for tile in TILES]
-    for column, parts in ((1, outcomes), (2, tiles)):
-        for name, colour, shares in parts:
+    figure = make_subplots(cols=len(panels), shared_yaxes=True, horizontal_spacing=0.04)
+    for column, panel in enumerate(panels, start=1):
+        for part in panel.parts:
             figure.add_bar(
                 y=labels,
-                x=[100 * share for share in shares],
+                x=[100 * share for share in part.shares],
                 orientation="h",
-                name=name,
-                marker_color=colour,
-                text=[f"{100 * share:.1f} %" if share >= 0.1 else "" for share in shares],
+                name=part.label,
+                marker_color=part.colour,
+                text=[f"{100 * share:.1f} %" if share >= 0.1 else "" for share in part.shares],
                 textposition="inside",
                 insidetextanchor="middle",
                 textangle=0,
-                textfont_color=style.text_on(colour),
-                hovertemplate="%{y}<br>" + name + ": %{x:.2f} %<extra></extra>",
+                textfont_color=style.text_on(part.colour),
+                hovertemplate="%{y}<br>" + part.label + ": %{x:.2f} %<extra></extra>",
                 row=1,
                 col=column,
             )
-    _stack(figure, height=72 + 32 * len(bars), bottom=56)
+        figure.update_xaxes(title_text=panel.title, col=column)
+    _stack(figure, height=72 + 32 * len(labels), bottom=56)
     figure.update_xaxes(range=[0, 100])
-    figure.update_xaxes(title_text="share of row accesses (%)", col=1)
-    figure.update_xaxes(title_text="share of data bus time (%)", col=2)
     figure.update_layout(showlegend=False, margin_t=8)
     return figure
 
@@ -245,7 +257,7 @@ def requests(series: RunSeries) -> go.Figure | None:
     table = series.run.requests
     if table is None:
         return None
-    figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.05)
+    figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.08)
     samples = (
         ("time to first token", table["ttft_fs"]),
         ("time per output token", table[table["generated_tokens"] > 1]["tpot_fs"]),
@@ -255,7 +267,7 @@ def requests(series: RunSeries) -> go.Figure | None:
     look(figure, height=330, bottom=54)
     figure.update_yaxes(range=[0, 101])
     figure.update_yaxes(title_text="requests (%)", col=1)
-    figure.update_layout(showlegend=False, margin_t=14)
+    figure.update_layout(showlegend=False, margin_t=30, margin_r=90)
     return figure
 
 
@@ -271,14 +283,14 @@ def _add_share_within(figure: go.Figure, column: int, title: str, times_fs: Sequ
         row=1,
         col=column,
     )
-    for percent in (50, 99):
+    for percent, side in ((50, "right"), (99, "left")):  # named above the plot, away from each other
         seconds = percentile_seconds(times_fs, percent)
         figure.add_vline(
             x=seconds * scale,
             line={"color": style.MUTED, "dash": "dot", "width": 1},
             annotation={
-                "text": f"p{percent} {format_quantity(seconds, 's')}", "textangle": -90, "yanchor": "bottom", "y": 0.02,
-                "xanchor": "left" if percent == 50 else "right", "font": {"size": 12, "color": style.INK},
+                "text": f"p{percent} {format_quantity(seconds, 's')}", "y": 1.0, "yanchor": "bottom", "xanchor": side,
+                "font": {"size": 12, "color": style.INK},
             },
             row=1,
             col=column,
@@ -287,41 +299,15 @@ def _add_share_within(figure: go.Figure, column: int, title: str, times_fs: Sequ
     figure.update_xaxes(title_text=f"{title} ({unit})", range=[0, longest * 1.05], col=column)
 
 
-def _add_roofs(figure: go.Figure, phase: PhaseSummary, left: float, right: float) -> None:
-    bytes_per_second, flops_per_second = phase.peak_hbm_bytes_per_second, phase.peak_matrix_flops_per_second
-    ridge = flops_per_second / bytes_per_second
-    figure.add_scatter(
-        x=[left, ridge, right],
-        y=[left * bytes_per_second / 1e12, flops_per_second / 1e12, flops_per_second / 1e12],
-        mode="lines",
-        line={"color": style.INK, "width": 2},
-        hoverinfo="skip",
-        showlegend=False,
-    )
-    for tier in phase.tiers:
-        figure.add_scatter(
-            x=[left, flops_per_second / tier.ceiling_bytes_per_second],
-            y=[left * tier.ceiling_bytes_per_second / 1e12, flops_per_second / 1e12],
-            mode="lines",
-            name=f"{tier.name} ceiling {format_quantity(tier.ceiling_bytes_per_second, 'B/s')}",
-            line={"color": style.MUTED, "width": 2, "dash": "dash"},
-            hoverinfo="skip",
-        )
-    middle = math.sqrt(left * ridge)
-    over = {"font_size": 13, "xanchor": "right", "yanchor": "bottom"}
-    slope_y, roof_y = math.log10(middle * bytes_per_second / 1e12), math.log10(flops_per_second / 1e12)
-    note(figure, math.log10(middle), slope_y, peak_label(phase), xshift=-8, **over)
-    note(figure, math.log10(right), roof_y, roof_label(phase), xshift=-4, yshift=2, **over)
-
-
-def _hover(job: Job, memory: str) -> str:
+def _hover(point: Point, memory: str) -> str:
+    job = point.job
+    achieved = f"{format_quantity(point.rate, 'FLOP/s')} at {point.intensity:.4g} FLOP/B"
+    if job is None:
+        return f"<b>{point.name}</b><br>{achieved}<br>{100 * point.share:.1f} % of the phase"
+    bound = f"<br>bound by {job.bound}, {job.time_s / job.roofline_s:.3f}x its roofline time" if job.roofline_s else ""
     return (
-        f"<b>{job.name}</b> · {job.phase} · {job.operators} operators<br>"
-        f"{format_quantity(job.rate, 'FLOP/s')} at {job.intensity:.4g} FLOP/B<br>"
-        f"{memory} {format_quantity(job.bandwidth, 'B/s')} · {100 * job.share:.1f} % of the phase<br>"
-        f"bound by {job.bound}, {job.time_s / job.roofline_s:.3f}x its roofline time"
-        if job.roofline_s
-        else f"<b>{job.name}</b>"
+        f"<b>{job.name}</b> · {job.phase} · {job.operators} operators<br>{achieved}<br>"
+        f"{memory} {format_quantity(job.bandwidth, 'B/s')} · {100 * job.share:.1f} % of the phase{bound}"
     )
 
 

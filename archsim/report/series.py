@@ -6,35 +6,24 @@ job ("layers[3].qkv_proj", "layers[4].qkv_proj") count as one.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from archsim.metrics import FS_PER_SECOND, format_quantity
+from archsim.metrics import FS_PER_SECOND
 from archsim.records import CAUSES
 from archsim.report import style
-from archsim.results import ChannelClass, PhaseSummary, RunResult
-from archsim.workload.sub_batches import SECOND
+from archsim.report.bandwidth import Bandwidth, BandwidthSeries
+from archsim.report.names import job_of
+from archsim.report.pim import PimJob, pim_jobs
+from archsim.results import PhaseSummary, RunResult
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-_BANDWIDTH_BINS = 1200
-_CHANNEL_BARS = 48
-TILES = ("busy", "refresh", "turnaround", "row", "idle")
-ROW_OUTCOMES = ("hits", "misses", "conflicts")
-
-
-def job_of(operator_name: str) -> str:
-    """The operator's name without layer and half of the batch: "layers[3].qkv_proj" -> "qkv_proj"."""
-    return re.sub(r"^layers?[\[.]\d+\]?\.", "", operator_name.removesuffix(SECOND))
-
-
-DRAM_CAUSES = ("row", "turnaround", "refresh")
-"""Causes that an SRAM has none of."""
+NOTHING_TO_SEE = 0.005
+"""A mean below this share of a memory's limit is a line on the axis."""
 
 
 @dataclass(frozen=True)
@@ -79,27 +68,6 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Bandwidth:
-    """HBM bandwidth of one device as steps: `edges_ms` has one entry more than the rates."""
-
-    edges_ms: list[float]
-    read: list[float]
-    write: list[float]
-    mean: float
-    bin_ms: float | None
-
-
-@dataclass(frozen=True)
-class ChannelBar:
-    """One class of equal channels: shares of row outcomes and of bus time (each sums to 1)."""
-
-    label: str
-    accesses: int
-    outcomes: dict[str, float]
-    tiles: dict[str, float]
-
-
-@dataclass(frozen=True)
 class TierShare:
     """Bytes that one memory moves for each job of a phase, on one device."""
 
@@ -116,14 +84,9 @@ class RunSeries:
 
     @property
     def causes(self) -> list[str]:
-        """The causes to show: those of other tiers, PIM, a simulated network and DRAM only if there are some."""
-        absent = set() if any(phase.tiers for phase in self.phases) else {"tier"}
-        absent |= set() if any(phase.pim is not None for phase in self.phases) else {"pim"}
-        waits = any(f"{phase.phase}.time.noc" in self.run.metrics for phase in self.phases)
-        absent |= set() if waits else {"noc"}
+        """The causes to show: those of any time."""
         jobs = [job for phase in self.phases for job in self.jobs[phase.phase]]
-        absent |= {cause for cause in DRAM_CAUSES if not any(job.cause_s[cause] for job in jobs)}
-        return [cause for cause in CAUSES if cause not in absent]
+        return [cause for cause in CAUSES if any(job.cause_s[cause] for job in jobs)]
 
     def cause_label(self, cause: str) -> str:
         """A cause in a legend's words, with the main memory's name."""
@@ -158,28 +121,32 @@ class RunSeries:
         table = self.run.operators
         return {phase.phase: _jobs(table[table["phase"] == phase.phase], phase.phase) for phase in self.phases}
 
+    @cached_property
+    def pim_jobs(self) -> dict[str, list[PimJob]]:
+        """What PIM did of each job, by phase."""
+        return {phase.phase: pim_jobs(self.run.operators, phase) for phase in self.phases}
+
     def cause_shares(self, phase: str) -> dict[str, float]:
         """The share of the phase's operator time by cause."""
         total = sum(job.time_s for job in self.jobs[phase])
         return {c: sum(job.cause_s[c] for job in self.jobs[phase]) / total if total else 0.0 for c in CAUSES}
 
-    def bandwidth(self, phase: str) -> Bandwidth | None:
-        """HBM bandwidth over the phase's time, from 0; None if it was not sampled."""
-        table = self.run.bandwidth
-        samples = table[table["phase"] == phase]
-        return _bandwidth(samples) if len(samples) else None
+    @cached_property
+    def bandwidths(self) -> dict[str, list[Bandwidth]]:
+        """Bandwidth over time of each phase: the main memory's if it was sampled, then the tiers'. A memory with next
+        to nothing is left out where others, or PIM, do the work: an empty plot says less than its mean."""
+        series = BandwidthSeries(self.run)
+        shown = {}
+        for phase in self.phases:
+            found = series.of(phase)
+            alone = len(found) == 1 and phase.pim is None
+            shown[phase.phase] = [one for one in found if alone or one.mean >= NOTHING_TO_SEE * one.limit]
+        return shown
 
     def energy_joules(self, phase: PhaseSummary) -> list[tuple[str, float]]:
         """Energy by component, all devices, largest first; components that used none are left out."""
         parts = [(name, pj * 1e-12) for name, pj in phase.energy_pj.items() if pj > 0]
         return sorted(parts, key=lambda part: (-part[1], part[0]))
-
-    def channel_bars(self, phase: PhaseSummary) -> list[ChannelBar]:
-        """One bar per channel class, the heaviest classes first if there are too many to draw."""
-        channels = phase.channels
-        if len(channels) > _CHANNEL_BARS:
-            channels = tuple(sorted(channels, key=lambda channel: -channel.weight)[:_CHANNEL_BARS])
-        return [_channel_bar(channel) for channel in channels]
 
 
 def _jobs(operators: DataFrame, phase: str) -> list[Job]:
@@ -218,105 +185,6 @@ def _jobs(operators: DataFrame, phase: str) -> list[Job]:
     return sorted(jobs, key=lambda job: (-job.time_s, job.name))
 
 
-def _bandwidth(samples: DataFrame) -> Bandwidth:
-    """Steps as sampled, or evenly binned if there are more than a screen can show; bytes are conserved."""
-    import numpy as np
-
-    start = samples["start_fs"].to_numpy(dtype=float)
-    end = samples["end_fs"].to_numpy(dtype=float)
-    origin, last = start.min(), end.max()
-    bin_ms = None
-    if len(samples) <= _BANDWIDTH_BINS:
-        edges = np.unique(np.concatenate([start, end]))
-    else:
-        edges = np.linspace(origin, last, _BANDWIDTH_BINS + 1)
-        bin_ms = float(edges[1] - edges[0]) * 1e-12
-    width_s = np.diff(edges) / FS_PER_SECOND
-
-    def rate(column: str) -> list[float]:
-        moved = samples[column].to_numpy(dtype=float)
-        # Bytes moved up to a time, linear within a sample: its differences at the edges conserve bytes.
-        times = np.stack([start, end], axis=1).ravel()
-        done = np.stack([np.cumsum(moved) - moved, np.cumsum(moved)], axis=1).ravel()
-        order = np.argsort(times, kind="stable")
-        rates: list[float] = (np.diff(np.interp(edges, times[order], done[order])) / width_s).tolist()
-        return rates
-
-    moved = float(samples["read_bytes"].sum() + samples["write_bytes"].sum())
-    return Bandwidth(
-        edges_ms=((edges - origin) * 1e-12).tolist(),
-        read=rate("read_bytes"),
-        write=rate("write_bytes"),
-        mean=moved * FS_PER_SECOND / (last - origin),
-        bin_ms=bin_ms,
-    )
-
-
-BESIDE, STACKED = 0.5, 0.1
-"""Decades between points that share a label: as wide as a name; points of a column share one all the way down."""
-
-
-@dataclass(frozen=True)
-class RooflineLabel:
-    """Names of neighbouring points, to be written below (intensity, rate), growing to the left or right."""
-
-    names: list[str]
-    intensity: float
-    rate: float
-    grows: str
-
-
-def roofline_labels(jobs: list[Job], right_edge: float, *, least_share: float = 0.04) -> list[RooflineLabel]:
-    """One label for each cluster of a phase's points that would otherwise write over each other.
-
-    Only jobs with `least_share` of the phase are named. Labels close to the right edge grow leftwards.
-    """
-    named = [job for job in jobs if job.share >= least_share and job.intensity is not None]
-    clusters: list[list[Job]] = []
-    for job in named:  # slowest first, so that each cluster is led by the job that matters most
-        stacked = (cluster for cluster in clusters if any(_near(member, job, STACKED) for member in cluster))
-        beside = (cluster for cluster in clusters if _near(cluster[0], job, BESIDE))
-        near = next(stacked, None) or next(beside, None)
-        if near is None:
-            clusters.append([job])
-        else:
-            near.append(job)
-    return [
-        RooflineLabel(
-            names=[job.name for job in cluster],
-            intensity=cluster[0].intensity or 1.0,
-            rate=min(job.rate for job in cluster),
-            grows="left" if (cluster[0].intensity or 1.0) > right_edge / 20 else "right",
-        )
-        for cluster in clusters
-    ]
-
-
-def _near(one: Job, other: Job, across: float) -> bool:
-    decades_across = abs(math.log10((one.intensity or 1.0) / (other.intensity or 1.0)))
-    return decades_across < across and abs(math.log10(one.rate / other.rate)) < 0.35
-
-
-def roofline_span(points: list[Job], roofs: list[PhaseSummary]) -> tuple[float, float]:
-    """The intensities to show: all points, every ridge, and some room."""
-    intensities = [job.intensity or 1.0 for job in points]
-    ridges = [phase.peak_matrix_flops_per_second / phase.peak_hbm_bytes_per_second for phase in roofs]
-    return min(intensities + ridges) / 2, max(intensities + ridges) * 4
-
-
-def _channel_bar(channel: ChannelClass) -> ChannelBar:
-    counts = channel.counts
-    outcomes = {name: getattr(counts, f"dram_row_{name}") for name in ROW_OUTCOMES}
-    tiles = {name: getattr(counts, f"dram_{name}_ticks") for name in TILES}
-    label = channel.label if channel.weight == 1 else f"{channel.label} (one class of {channel.weight})"
-    return ChannelBar(label, sum(outcomes.values()), _shares(outcomes), _shares(tiles))
-
-
-def _shares(parts: dict[str, int]) -> dict[str, float]:
-    total = sum(parts.values())
-    return {name: value / total if total else 0.0 for name, value in parts.items()}
-
-
 def phase_title(phase: PhaseSummary) -> str:
     """ "Prefill · 2048 prompt tokens"."""
     name = phase.phase.replace("_", " ")
@@ -324,25 +192,8 @@ def phase_title(phase: PhaseSummary) -> str:
 
 
 def memory_words(phases: Sequence[PhaseSummary]) -> str:
-    """What a byte of arithmetic intensity is a byte of: "HBM byte", "byte of HBM and tiers"."""
+    """What a byte of arithmetic intensity is a byte of: "HBM byte", "byte of HBM and tiers", "byte of HBM or PIM"."""
     name = next((phase.memory for phase in phases), "HBM")
-    return f"byte of {name} and tiers" if any(phase.tiers for phase in phases) else f"{name} byte"
-
-
-def peak_label(phase: PhaseSummary) -> str:
-    """ "HBM pins 4.8 TB/s"; SRAM has no pins."""
-    where = phase.memory if phase.memory == "SRAM" else f"{phase.memory} pins"
-    return f"{where} {format_quantity(phase.peak_hbm_bytes_per_second, 'B/s')}"
-
-
-def roof_label(phase: PhaseSummary) -> str:
-    """ "bf16 matrix peak 989.4 TFLOP/s"."""
-    return f"{phase.matrix_format} matrix peak {format_quantity(phase.peak_matrix_flops_per_second, 'FLOP/s')}"
-
-
-def distinct_roofs(phases: tuple[PhaseSummary, ...]) -> list[PhaseSummary]:
-    """One phase for each distinct pair of roofs."""
-    seen: dict[tuple[int, int], PhaseSummary] = {}
-    for phase in phases:
-        seen.setdefault((phase.peak_hbm_bytes_per_second, phase.peak_matrix_flops_per_second), phase)
-    return list(seen.values())
+    tiers = " and tiers" if any(phase.tiers for phase in phases) else ""
+    pim = " or PIM" if any(phase.pim is not None and phase.pim.counts.operators for phase in phases) else ""
+    return f"byte of {name}{tiers}{pim}" if tiers or pim else f"{name} byte"

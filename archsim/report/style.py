@@ -43,6 +43,19 @@ def cause_label(cause: str, memory: str = "HBM") -> str:
     return CAUSE_LABELS[cause].replace("HBM", memory)
 
 
+def energy_label(component: str, memory: str = "HBM") -> str:
+    """A component of energy in words, by the name of the main memory: "hbm_read" of an SRAM is "SRAM read"."""
+    part, _, what = component.replace(".", "_").partition("_")
+    what = "I/O" if what == "io" else what
+    known = {"hbm": f"{memory} {what}", "pim": f"PIM {what}", "tier": f"{what} (tier)"}
+    return known[part] if what and part in known else component
+
+
+def of_all_devices(devices: int) -> str:
+    """Whose energy it is: "all 8 devices", "one device"."""
+    return f"all {devices} devices" if devices > 1 else "one device"
+
+
 TILE_COLOURS = {
     "busy": "#0072B2",
     "refresh": "#E69F00",
@@ -62,6 +75,8 @@ ROW_LABELS = {"hits": "row hits", "misses": "row misses", "conflicts": "row conf
 READ_COLOUR, WRITE_COLOUR = "#0072B2", "#E69F00"
 PHASE_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#332288")
 TIER_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#332288")
+ROOF_DASHES = (("dash", (6, 4)), ("dot", (1.5, 2.5)), ("dashdot", (6, 3, 1.5, 3)), ("longdash", (11, 4)))
+"""Of memories beside the main one: plotly's names, and matplotlib's lengths of strokes and gaps."""
 PHASE_SYMBOLS = ("diamond", "circle", "square", "triangle-up", "star")
 PHASE_MARKERS = ("D", "o", "s", "^", "*")
 
@@ -82,3 +97,8 @@ def text_on(colour: str) -> str:
 def tier_colour(index: int) -> str:
     """The colour of the memory at `index`, the main one first."""
     return TIER_COLOURS[index % len(TIER_COLOURS)]
+
+
+def roof_dash(beside: int) -> tuple[str, tuple[float, ...]]:
+    """The dashes of the roof of a memory beside the main one, from 1."""
+    return ROOF_DASHES[(beside - 1) % len(ROOF_DASHES)]

@@ -31,6 +31,9 @@ FEW_LEVELS = 8
 CLOSE_TICKS = 0.06
 """Ticks less than this share of an axis apart would be written over each other."""
 BETTER, WORSE, NEUTRAL = "#0072B2", "#D55E00", "#8A9099"
+BEST, BETWEEN, WORST, OUTSIDE = "#0072B2", "#8E5A9B", "#D55E00", "#B4BBC3"
+"""Of points by an objective; every colour but the last reads well on white."""
+_OUTSIDE_ROOM = 0.1  # below the worst, as a share of the scale
 _BAR = 22  # pixels of one parameter
 _SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 
@@ -87,7 +90,8 @@ def pareto_plot(found: ParetoFront) -> go.Figure | None:
     figure.update_layout(margin_t=34, legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"})
     if third:
         bar = {"title": {"text": _title(found.frame, third[0].column, third[0].better), "side": "right"}}
-        figure.update_layout(coloraxis={"colorscale": "Viridis", "colorbar": bar})
+        scale = _scale(0.0) if third[0].better != LOWER else [[1 - at, colour] for at, colour in reversed(_scale(0.0))]
+        figure.update_layout(coloraxis={"colorscale": scale, "colorbar": bar})
     return figure
 
 
@@ -131,23 +135,25 @@ def _hover(found: ParetoFront, index: int) -> str:
 
 
 def parallel_coordinates(found: ParetoFront, metrics: Sequence[str]) -> go.Figure:
-    """A line per point that took part, through its axes and metrics; coloured by the first objective."""
-    frame = found.frame.iloc[np.flatnonzero(found.considered)]
+    """A line per point with a result, through its axes and metrics; coloured by the first objective if it took part."""
+    first = found.objectives[0]
+    rows = np.flatnonzero(with_result(found))
+    rows = rows[np.argsort(found.considered[rows], kind="stable")]  # those outside lie below
+    frame = found.frame.iloc[rows]
     frame.attrs = found.frame.attrs
     columns = [name for name in frame.varied if frame[name].nunique() > 1]
     columns += [
         name for name in dict.fromkeys([*(o.column for o in found.objectives), *metrics]) if name not in columns
     ]
     short = short_names(frame.varied)
-    colour = _scaled(frame, found.objectives[0].column)
+    inside = found.considered[rows]
+    room = 0.0 if inside.all() else _OUTSIDE_ROOM
+    goodness = np.full(len(rows), -room)
+    goodness[inside] = _goodness(_scaled(frame, first.column)[inside], first.better)
     figure = go.Figure(
         go.Parcoords(
             dimensions=[_dimension(frame, name, short.get(name, name)) for name in columns],
-            line={
-                "color": np.log10(colour) if (colour > 0).all() else colour,
-                "colorscale": "Viridis",
-                "reversescale": found.objectives[0].better == LOWER,
-            },
+            line={"color": goodness, "colorscale": _scale(room), "cmin": -room, "cmax": 1.0},
             labelside="top",
             labelangle=-16,
             labelfont={"size": 13},
@@ -159,6 +165,26 @@ def parallel_coordinates(found: ParetoFront, metrics: Sequence[str]) -> go.Figur
     longest = max((len(text) for text in figure.data[0].dimensions[0].ticktext), default=0)  # they stand left of it
     figure.update_layout(margin={"l": max(70, 24 + 7 * longest), "r": 70, "t": 100})
     return figure
+
+
+def with_result(found: ParetoFront) -> NDArray[np.bool_]:
+    """Which points have a value of the first objective, those outside of the constraints included."""
+    return np.asarray(found.considered | found.frame[found.objectives[0].column].notna(), dtype=bool)
+
+
+def _goodness(values: NDArray[np.float64], better: str) -> NDArray[np.float64]:
+    """0 for the worst and 1 for the best, by factors where there are no zeros."""
+    along = np.log10(values) if (values > 0).all() else values
+    span = float(along.max() - along.min())
+    share = (along - along.min()) / span if span else np.ones_like(along)
+    return 1.0 - share if better == LOWER and span else share
+
+
+def _scale(room: float) -> list[list[Any]]:
+    """Worst to best; below them, `room` (a share of their scale) for points outside."""
+    below = room / (1 + room)
+    outside = [[0.0, OUTSIDE], [0.9 * below, OUTSIDE]] if room else []
+    return [*outside, [below, WORST], [(1 + below) / 2, BETWEEN], [1.0, BEST]]
 
 
 def _dimension(frame: SweepFrame, column: str, label: str) -> dict[str, Any]:

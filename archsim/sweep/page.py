@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from archsim.sweep.table import HEADLINES
 
 if TYPE_CHECKING:
     from archsim.sweep.elasticity import Elasticities
+    from archsim.sweep.facts import Constraint as Limit
     from archsim.sweep.frame import SweepFrame
     from archsim.sweep.pareto import ParetoFront
     from archsim.sweep.search import SearchResult
@@ -65,12 +68,25 @@ def write_search_page(path: str | Path, result: SearchResult) -> bool:
     ]
     if not objectives:
         return False
-    constraints = []
-    if result.plan.spec.constraints and frame["feasible"].eq(True).any():
+    limits = result.plan.spec.limits()
+    if not limits:
+        _write(Path(path), render(frame, frame.pareto(objectives)))
+    elif frame["feasible"].eq(True).any():
         frame["feasible"] = frame["feasible"].map({True: "yes", False: "no"})
-        constraints.append("feasible == yes")
-    _write(Path(path), render(frame, frame.pareto(objectives, constraints)))
+        _write(Path(path), render(frame, _said(frame.pareto(objectives, ["feasible == yes"]), limits)))
+    else:
+        remark = f"No trial keeps {' and '.join(limit.text for limit in limits)}: here they take part all the same."
+        _write(Path(path), render(frame, frame.pareto(objectives), remark))
     return True
+
+
+def _said(found: ParetoFront, limits: Sequence[Limit]) -> ParetoFront:
+    """The front with a search's own constraints in place of the trials' verdict."""
+    (verdict,) = found.constraints
+    first = found.objectives[0].column
+    named = [next((name for name in sorted(limit.names) if name in found.frame.columns), first) for limit in limits]
+    said = [replace(verdict, column=column, text=limit.text) for column, limit in zip(named, limits, strict=True)]
+    return replace(found, constraints=tuple(said))
 
 
 def write_elasticities(path: str | Path, found: Elasticities) -> None:
@@ -92,8 +108,8 @@ def write_elasticities(path: str | Path, found: Elasticities) -> None:
     _write(Path(path), text)
 
 
-def render(frame: SweepFrame, found: ParetoFront | None) -> str:
-    """A sweep's page as text; equal tables give equal text."""
+def render(frame: SweepFrame, found: ParetoFront | None, remark: str = "") -> str:
+    """A sweep's page as text, a remark above its figures; equal tables give equal text."""
     from plotly.offline import get_plotlyjs
 
     from archsim.sweep import figures
@@ -106,6 +122,10 @@ def render(frame: SweepFrame, found: ParetoFront | None) -> str:
         axes=frame.varied,
         short=short_names(frame.varied),
         found=found,
+        remark=remark,
+        drawn=int(figures.with_result(found).sum()) if found else 0,
+        outside=int((figures.with_result(found) & ~found.considered).sum()) if found else 0,
+        colours={"best": figures.BEST, "worst": figures.WORST, "outside": figures.OUTSIDE},
         pareto=embed(figures.pareto_plot(found), "pareto") if found else "",
         parallel=embed(figures.parallel_coordinates(found, _beside(found)), "parallel") if found else "",
         rows=found.rows()[:ROWS] if found else [],

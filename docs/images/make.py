@@ -23,7 +23,7 @@ README = ROOT / "README.md"
 EXPERIMENT = "experiments/llama3_70b_h200x8/experiment.yaml"
 OUT = "runs/llama3_70b_h200x8"
 BEGIN, END = "<!-- output: begin -->\n", "<!-- output: end -->"
-PAGE_WIDTH, PAGE_HEIGHT = 1240, 2135  # pixels: the head of the page, down to the end of "Where the time goes"
+PAGE_WIDTH, PAGE_HEIGHT = 1240, 2156  # pixels: the head of the page, down to the end of "Where the time goes"
 DPI = 100
 
 

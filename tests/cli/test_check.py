@@ -11,7 +11,8 @@ from small_experiment import write_phases
 from typer.testing import CliRunner
 
 from archsim.cli import app
-from archsim.commands.check import Verdict, against_baseline, against_expectations
+from archsim.commands.check import Row, Verdict, against_baseline, against_expectations
+from archsim.commands.check_report import cells
 from archsim.config.errors import UserError
 from archsim.expectations import Expectation
 from archsim.experiment import load_experiment
@@ -200,3 +201,14 @@ def test_the_fixture_passes_and_fails_in_a_users_suite(
     outcome = pytester.runpytest_subprocess("-p", "archsim.pytest_plugin")
     outcome.assert_outcomes(passed=1, failed=1)
     outcome.stdout.fnmatch_lines(["*decode.tpot*worse*"])
+
+
+def test_values_that_differ_are_shown_with_the_digits_that_do() -> None:
+    rows = {
+        (0.62931, 0.62931): ("629.3 mJ", "629.3 mJ"),
+        (0.62931, 0.63931): ("629.3 mJ", "639.3 mJ"),
+        (0.629312, 0.6293122): ("0.629312 J", "0.6293122 J"),
+    }
+    for (reference, now), texts in rows.items():
+        row = Row("decode.energy", Metric(reference, "J"), Metric(now, "J"), Verdict.CHANGED, "baseline")
+        assert cells(row)[1:3] == texts

@@ -204,6 +204,19 @@ class TestDescribe:
                 assert found["name"] == name
                 assert found["facts"]
 
+    def test_sources_stand_below_values_where_there_is_no_room_beside_them(
+        self, invoke: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+        narrow = invoke("describe", "h200").out.splitlines()
+        monkeypatch.setenv("COLUMNS", "160")
+        wide = invoke("describe", "h200").out.splitlines()
+        limit = next(index for index, line in enumerate(narrow) if line.startswith("device.power.limit"))
+        assert narrow[limit].split() == ["device.power.limit", "700", "W"]
+        assert narrow[limit + 1].strip() == "NVIDIA H200 data sheet: maximum TDP"
+        assert any(line.split()[:3] == ["device.power.limit", "700", "W"] and "maximum TDP" in line for line in wide)
+        assert len(narrow) < 1.5 * len(wide) and max(map(len, narrow)) <= 80
+
     def test_a_preset_shows_its_numbers_with_their_sources(self, invoke: Any) -> None:
         outcome = invoke("describe", "hbm3e_24gb_8hi")
         assert outcome.code == 0

@@ -111,3 +111,12 @@ def test_a_memory_is_no_network(tmp_path: Path) -> None:
     result = runner.invoke(app, ["collective", str(file), "--devices", "2"])
     assert result.exit_code == 2
     assert "is no system, link or topology" in result.stderr
+
+
+@pytest.mark.parametrize(("size", "leaves"), [("1 MiB", "1.75 MiB"), ("1 MB", "1.75 MB"), ("960 kB", "1680 kB")])
+def test_sizes_side_by_side_are_in_one_unit(size: str, leaves: str) -> None:
+    result = runner.invoke(app, ["collective", "h200x8", "--bytes", size, "--algorithm", "ring"])
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert f"all_reduce of {size} among" in said and f"leaves each device {leaves} " in said
+    assert "latency of 14 steps" in said

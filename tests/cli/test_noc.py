@@ -11,7 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from archsim.cli import app
+from archsim.fabric.noc_measure import Saturation
 from archsim.fabric.noc_spec import Pattern
+from archsim.report.noc_figure import draw_curve
 
 SMALL = """\
 kind: noc
@@ -75,6 +77,23 @@ def test_a_table_and_a_figure(small: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "unstable" in result.stdout and "cycles simulated" in result.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_figure_marks_saturation_on_the_axis_of_offered_load() -> None:
+    found = Saturation(stable_rate=0.1, unstable_rate=0.11, throughput_flits=0.52)
+    (axes,) = draw_curve("four flits a packet", [], found, 20.0, packet_flits=4).axes
+    assert axes.get_xlabel() == "offered load [flits per node and cycle]"
+    (span,) = axes.patches
+    assert span.get_extents().transformed(axes.transData.inverted()).intervalx == pytest.approx([0.4, 0.44])
+    assert [text.get_text() for text in axes.texts] == ["saturates between 0.4 and 0.44"]
+
+
+def test_a_changed_network_is_not_titled_as_if_it_were_the_preset(small: Path) -> None:
+    result = CliRunner().invoke(
+        app, ["noc", str(small), "topology.size=[2,2]", "traffic.rates=[0.05]", "--no-saturation"]
+    )
+    assert result.exit_code == 0, result.output
+    assert "small mesh, with topology.size=[2,2]" in " ".join(result.stdout.split())
 
 
 def test_runs_with_seeds_of_their_own_give_mean_and_spread(small: Path) -> None:

@@ -125,7 +125,12 @@ def test_a_browser_draws_the_trials(uninterrupted: Path, tmp_path: Path) -> None
     pareto, parallel = dom.index('id="figure-pareto"'), dom.index('id="figure-parallel"')
     done = (table["status"] == "ok").sum()
     assert len(re.findall(r'<path class="point"', dom[pareto:parallel])) == done
-    assert "left out by feasible == yes" in dom and "area" in dom
+    outside = (table["feasible"].eq(False)).sum()
+    said = f"{outside} left out by decode.tpot &lt;= 90 us, system.device.memory.capacity &gt;= 117.5 GB"
+    assert said in dom and "area" in dom and "feasible" not in dom[pareto:]
+    assert (
+        f"A line per point with a result, {done} of {len(table)}, {outside} of them outside of the constraints" in dom
+    )
     assert "Uncaught" not in log and "SEVERE" not in log
 
 
@@ -201,6 +206,8 @@ def test_if_nothing_is_feasible_it_says_so(folder: Path) -> None:
     (folder / "search.yaml").write_text(text)
     out, _ = command("search", "search.yaml", "--trials", "4", "--workers", "1", "--out", "out", cwd=folder, expect=2)
     assert "no trial keeps all constraints" in out
+    page = (folder / "out" / "search.html").read_text()
+    assert "No trial keeps decode.tpot &lt;= 1 us and" in page and "they take part all the same" in page
 
 
 @pytest.mark.usefixtures("here")
