@@ -18,13 +18,17 @@ def json_schema(models: Mapping[str, type[Spec]]) -> dict[str, Any]:
     """One JSON schema (draft 2020-12) for the files of all kinds; `kind:` selects the model.
 
     A scalar is accepted bare or as {value, source, uncertainty}; every mapping of a spec may have a `base:`, and
-    then its required keys may come from there.
+    then its required keys may come from there. Those of a mapping inside another may come from the base of that one, so
+    they are asked for at the top of a file alone.
     """
     keys, generated = models_json_schema([(model, "validation") for model in models.values()], by_alias=True)
     written = generated.get("$defs", {})
     specs = {f"#/$defs/{name}" for name, schema in written.items() if "properties" in schema}
-    definitions = {name: _definition(schema, specs) for name, schema in written.items()}
     root_refs = {kind: keys[(model, "validation")] for kind, model in models.items()}
+    roots = {ref["$ref"] for ref in root_refs.values()}
+    definitions = {
+        name: _definition(schema, specs, root=f"#/$defs/{name}" in roots) for name, schema in written.items()
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "archsim spec file",
@@ -39,7 +43,7 @@ def json_schema(models: Mapping[str, type[Spec]]) -> dict[str, Any]:
     }
 
 
-def _definition(schema: dict[str, Any], specs: set[str]) -> dict[str, Any]:
+def _definition(schema: dict[str, Any], specs: set[str], *, root: bool) -> dict[str, Any]:
     """A model's schema as the loader reads it; enums and the like pass through."""
     if "properties" not in schema:
         return schema
@@ -49,7 +53,7 @@ def _definition(schema: dict[str, Any], specs: set[str]) -> dict[str, Any]:
     }
     changed = {**schema, "properties": {**properties, "base": _BASE}}
     required = changed.pop("required", [])
-    if required:
+    if required and root:
         changed["anyOf"] = [{"required": ["base"]}, {"required": required}]
     return changed
 
