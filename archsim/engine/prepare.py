@@ -81,6 +81,11 @@ class Prepared:
         return (self.launch_fs + self.lead_fs, 0, self.tail_fs, 0, *words)
 
     @cached_property
+    def least_fs(self) -> int:
+        """A bound on what it takes, launch and latencies included."""
+        return self.launch_fs + self.lead_fs + max(self.fixed_fs, self.roofline_fs) + self.tail_fs
+
+    @cached_property
     def range_rows(self) -> tuple[tuple[int, int, int], ...]:
         """(first burst, bursts, write) of each range; a chain has no others."""
         ranges = self.transfer.ranges if self.transfer is not None else ()

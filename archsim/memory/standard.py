@@ -41,7 +41,9 @@ __all__ = [
 ]
 
 FS_PER_SECOND = 10**15
-
+LONGEST_COMMAND = 1024
+LONGEST_TICKS = 1 << 32
+"""The longest time that the kernel's tables hold: it counts a transfer's ticks to 32 times as many."""
 
 _REFRESH_MODES = {
     RefreshPolicy.ALL_BANK: RefreshMode.ALL_BANK,
@@ -112,6 +114,8 @@ class CommandSlots(Spec):
                     f"{name} = {getattr(self, name)} is not a whole number of command edges",
                     expected=f"a multiple of 1/{self.edges_per_clock} clock",
                 )
+            if getattr(self, name) > LONGEST_COMMAND:
+                raise UserError(f"{name} = {getattr(self, name):g} is too large", expected=f"at most {LONGEST_COMMAND}")
         return self
 
     def ticks(self, clocks: float) -> int:
@@ -241,7 +245,7 @@ class DramStandard(Spec):
         answers_from_queue = controller.write_forwarding or controller.write_coalescing
 
         def to_ticks(time: Timing) -> int:
-            return time.to_clocks(self.clock_fs) * edges
+            return _counted(time.to_clocks(self.clock_fs) * edges)
 
         return DramTiming(
             ticks_per_ck=edges,
@@ -257,8 +261,8 @@ class DramStandard(Spec):
             refresh_mode=int(_REFRESH_MODES[controller.refresh]),
             refresh_stagger=to_ticks(controller.refresh_stagger),
             refresh_order=int(_REFRESH_ORDERS[controller.refresh_order]),
-            refresh_postpone=controller.refresh_postpone * ticks["tREFI"],
-            refresh_pull_in=controller.refresh_pull_in * ticks["tREFI"],
+            refresh_postpone=_counted(controller.refresh_postpone * ticks["tREFI"]),
+            refresh_pull_in=_counted(controller.refresh_pull_in * ticks["tREFI"]),
             refresh_idle=to_ticks(controller.refresh_idle),
             shared_command_bus=int(self.commands.shared_bus),
             scheduler=int(SchedulerMode.FCFS if controller.scheduler is Scheduler.FCFS else SchedulerMode.FR_FCFS),
@@ -295,7 +299,7 @@ class DramStandard(Spec):
         if controller.page_policy is PagePolicy.OPEN:
             return -1
         timeout = controller.page_timeout or ZERO
-        return timeout.to_clocks(self.clock_fs) * self.commands.edges_per_clock
+        return _counted(timeout.to_clocks(self.clock_fs) * self.commands.edges_per_clock)
 
     def _check_timings_for(self, controller: ControllerSpec) -> None:
         """Raises UserError if the controller wants what the standard has no timings for."""
@@ -324,6 +328,12 @@ class DramStandard(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> "DramStandard":
+        if self.tick_fs < 1:
+            most = FS_PER_SECOND * self.transfers_per_clock // self.commands.edges_per_clock
+            raise UserError(
+                f"at data_rate a command edge takes {float(self.tick_fs):.3g} fs, the least is 1 fs",
+                expected=f"a data_rate of at most {most / 10**9:g} Gb/s",
+            )
         problems = [*self._geometry_problems(), *self._timing_problems()]
         if problems:
             raise UserError("; ".join(problems))
@@ -383,5 +393,14 @@ class DramStandard(Spec):
             if found < bound
         ]
         may_be_zero = {"tPPD", "tWTRS", "tWTRL", "tCCDR", "tRTP", "tCCDLW", "tRFCsb", "tCKE", "tXP"}
+        most = LONGEST_TICKS // self.commands.edges_per_clock
+        problems += [f"{name} = {found} clocks is more than {most}" for name, found in value.items() if found > most]
         problems += [f"{name} is zero" for name, found in value.items() if found == 0 and name not in may_be_zero]
         return problems
+
+
+def _counted(ticks: int) -> int:
+    """The ticks of a controller's timing. Raises UserError if the kernel can't count them."""
+    if ticks > LONGEST_TICKS:
+        raise UserError(f"a time of the controller is {ticks} command edges", expected=f"at most {LONGEST_TICKS}")
+    return ticks
