@@ -415,6 +415,11 @@ def test_times_that_can_not_be_counted_are_refused(experiment: Path, changes: li
     assert not (experiment.parent / "never").exists()
 
 
+def test_a_window_without_bounds_is_one_that_holds_everything(simulate: Callable[..., RunResult]) -> None:
+    found = [simulate(f"system.device.stream_window={size}") for size in ("1e30 MB", "1 TB")]
+    assert found[0].metrics["decode.latency"] == found[1].metrics["decode.latency"]
+
+
 def test_a_link_of_a_second_is_simulated(simulate: Callable[..., RunResult]) -> None:
     result = simulate("system=h200x8", "workload.tensor_parallel=2", "system.link.latency=1 s", "workload.prefill=null")
     assert 5 < result.metrics["decode.latency"].value < 60  # five collectives, each over the link at least once
