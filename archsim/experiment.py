@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -122,6 +122,8 @@ WorkloadSpec = Annotated[PhasesWorkload | RequestsWorkload, Field(discriminator=
 
 class ExperimentSpec(Spec):
     """A system and a workload. The system is the name or path of a preset, or a mapping with a `base:` and changes."""
+
+    kind_in_words: ClassVar[str] = "an experiment"
 
     kind: Literal["experiment"]
     name: str

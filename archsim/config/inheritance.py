@@ -11,6 +11,7 @@ from typing import Any
 
 from archsim.config.annotations import accepts_text, inner, spec_classes
 from archsim.config.errors import Problem, SpecError, UserError, show
+from archsim.config.kinds import check_kind
 from archsim.config.presets import resolve_preset
 from archsim.config.schema import Spec
 from archsim.config.yamltree import Node, Scalar, parse_value, plain, read_yaml, with_sources
@@ -100,6 +101,12 @@ class TreeReader:
         """The tree with preset names replaced by the presets, wherever a spec and no text is due."""
         if isinstance(node.value, str) and spec_classes(annotation) and not accepts_text(annotation):
             preset = self.preset(node, path, keys=_keys_instead(annotation))
+            if preset is not None:
+                try:
+                    check_kind(preset, node.value, spec_classes(annotation))
+                except UserError as error:
+                    self._complain(node, path, error.message, error.expected)
+                    return node
             return node if preset is None else self.inline(preset, annotation, path)
         if node.is_sourced:
             return node

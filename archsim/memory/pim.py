@@ -6,6 +6,7 @@ One kernel serves every family; what differs is the table here and how work beco
 import re
 from enum import StrEnum
 from fractions import Fraction
+from typing import ClassVar
 
 from pydantic import model_validator
 
@@ -201,6 +202,8 @@ class PimSpec(Spec):
     """A memory with processing in it: all that the kernel, the layouts and the programs of its family need.
 
     Work starts at a channel at rest whose first refresh falls due after `first_refresh`; left out, after tREFI."""
+
+    kind_in_words: ClassVar[str] = "a PIM device"
 
     name: str
     family: PimFamily

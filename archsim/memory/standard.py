@@ -6,7 +6,7 @@ A standard is data: organisation, command lengths, timings. A memory of the same
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from pydantic import model_validator
 
@@ -178,6 +178,8 @@ class DramStandard(Spec):
     `stack_capacity` is what the data sheet says; it is checked against the organisation. Without `energy`, times are
     simulated and energies are not.
     """
+
+    kind_in_words: ClassVar[str] = "a DRAM"
 
     name: str
     data_rate: BitsPerSecond

@@ -100,3 +100,21 @@ def test_impossible_machines_are_refused(override: str, message: str) -> None:
 def test_an_unknown_system_names_the_nearest() -> None:
     with pytest.raises(UserError, match=r"no system 'h20'.*a100.*did you mean 'h200'"):
         load_system("h20")
+
+
+# ---------------------------------------------------------------- presets of another kind
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("device.tiers.hbf.technology=hbm3e_24gb_8hi", "'hbm3e_24gb_8hi' is a DRAM (expected a flash memory)"),
+        ("device.memory.technology=hbf_384", "'hbf_384' is a flash memory (expected a DRAM)"),
+        ("device.memory.technology=aim_gddr6", "'aim_gddr6' is a PIM device (expected a DRAM)"),
+        ("link=h200", "'h200' is a system (expected a link)"),
+    ],
+)
+def test_a_preset_of_another_kind_is_one_line(change: str, told: str) -> None:
+    with pytest.raises(SpecError) as error:
+        load_system("h3", [change])
+    assert [str(problem).split(": ", 2)[2] for problem in error.value.problems] == [told]
