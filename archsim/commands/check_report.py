@@ -40,7 +40,7 @@ def table(report: CheckReport, *, everything: bool = False) -> Table | None:
 
 def cells(row: Row) -> tuple[str, ...]:
     """A row of the table, as texts."""
-    return label(row), _text(row.reference), _text(row.now), _change(row), row.verdict.value
+    return label(row), *_texts(row.reference, row.now), _change(row), row.verdict.value
 
 
 def label(row: Row) -> str:
@@ -102,8 +102,16 @@ def write_junit(report: CheckReport, file: Path) -> None:
     ElementTree.ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
 
 
-def _text(metric: Metric | None) -> str:
-    return "-" if metric is None else str(metric)
+def _texts(reference: Metric | None, now: Metric | None) -> tuple[str, str]:
+    """Both values; with as many digits as it takes to tell them apart."""
+    texts = tuple("-" if metric is None else str(metric) for metric in (reference, now))
+    if reference is None or now is None or texts[0] != texts[1] or reference.value == now.value:
+        return texts[0], texts[1]
+    for digits in range(5, 18):
+        texts = tuple(f"{metric.value:.{digits}g} {metric.unit}" for metric in (reference, now))
+        if texts[0] != texts[1]:
+            break
+    return texts[0], texts[1]
 
 
 def _change(row: Row) -> str:
