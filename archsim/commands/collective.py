@@ -99,7 +99,7 @@ class CollectiveReport:
         yield "  latency", format_time_fs(time.latency_fs)
         yield "  transfer", format_time_fs(time.transfer_fs)
         yield "steps", str(time.steps)
-        yield "leaves each device", format_quantity(time.link_bytes, Dimension.BYTES)
+        yield "leaves each device", f"{time.link_bytes:,} B"
         yield "bandwidth of the message", format_quantity(self.algorithm_rate, Dimension.BYTES_PER_SECOND, 4)
         yield "bus bandwidth", format_quantity(self.bus_rate, Dimension.BYTES_PER_SECOND, 4)
 
@@ -124,6 +124,11 @@ def time_collective(name: str, question: Question, changes: Sequence[str] = ()) 
         raise UserError(
             f"a collective of {devices or 'an unknown number of'} device{'' if devices == 1 else 's'}",
             expected="--devices with 2 or more",
+        )
+    if own_devices is not None and devices > own_devices:
+        raise UserError(
+            f"{devices} devices are wanted, {spec.name} has {own_devices}",
+            expected=f"at most {own_devices}, `--set devices={devices}`, or a link alone",
         )
     asked = None if question.algorithm == "auto" else algorithm
     time = collective(operation, devices, message_bytes, link, algorithm=asked, fmt=question.fmt)
