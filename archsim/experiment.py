@@ -388,4 +388,18 @@ def _misfits(loaded: LoadedSpec[ExperimentSpec], model: ModelShape) -> list[Prob
     if workload.tensor_parallel > devices:
         message = f"{workload.tensor_parallel} devices are wanted, the system has {devices}"
         problems.append(loaded.problem(path, message, f"at most {devices}"))
-    return problems
+    return problems + _layers_beyond(loaded, model)
+
+
+def _layers_beyond(loaded: LoadedSpec[ExperimentSpec], model: ModelShape) -> list[Problem]:
+    """Placement rules for layers that the model does not have."""
+    rules = loaded.spec.system.device.placement.rules
+    return [
+        loaded.problem(
+            f"system.device.placement.rules[{index}].layers",
+            f"{list(rule.layers)}, the model has {model.layers} layers",
+            f"[first, last] from 0 to {model.layers - 1}",
+        )
+        for index, rule in enumerate(rules)
+        if rule.layers is not None and rule.layers[1] >= model.layers
+    ]
