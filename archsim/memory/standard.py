@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from pydantic import model_validator
 
-from archsim.config.errors import UserError
+from archsim.config.errors import Problem, SpecError, UserError
 from archsim.config.schema import Spec
 from archsim.config.units import BitsPerSecond, ByteCount, PositiveFloat, PositiveInt, Timing, TimingNsOrClocks
 from archsim.kernels.timing import (
@@ -338,29 +338,25 @@ class DramStandard(Spec):
             )
         problems = [*self._geometry_problems(), *self._timing_problems()]
         if problems:
-            raise UserError("; ".join(problems))
+            raise SpecError(problems)
         return self
 
-    def _geometry_problems(self) -> Sequence[str]:
+    def _geometry_problems(self) -> Sequence[Problem]:
         organisation = self.organisation
         problems = []
         transfers = Fraction(organisation.burst_bytes * 8, self.pins_per_pseudo_channel)
         burst_clocks = transfers / self.transfers_per_clock
         if burst_clocks != self.clocks("tBL"):
-            problems.append(
-                f"a burst of {organisation.burst_bytes} B over {self.pins_per_pseudo_channel} pins takes "
-                f"{burst_clocks} clocks, but tBL = {self.clocks('tBL')}"
-            )
+            takes = f"a burst of {organisation.burst_bytes} B over {self.pins_per_pseudo_channel} pins takes"
+            problems.append(_at("timings.tBL", f"{takes} {burst_clocks} clocks, but tBL = {self.clocks('tBL')}"))
         capacity = self.channel_bytes * self.channels_per_stack
         if capacity != self.stack_capacity:
-            problems.append(
-                f"stack_capacity is {self.stack_capacity} B, but {self.channels_per_stack} channels of "
-                f"{self.channel_bytes} B hold {capacity} B"
-            )
+            hold = f"{self.channels_per_stack} channels of {self.channel_bytes} B hold {capacity} B"
+            problems.append(_at("stack_capacity", f"stack_capacity is {self.stack_capacity} B, but {hold}"))
         from archsim.kernels.channel import MAX_BANKS, MAX_PCS, MAX_STACK_IDS
 
         problems += [
-            f"{found} {what}, at most {most} are supported"
+            _at("organisation", f"{found} {what}, at most {most} are supported")
             for what, found, most in (
                 ("pseudo-channels per channel", organisation.pseudo_channels, MAX_PCS),
                 ("stack IDs", organisation.stack_ids, MAX_STACK_IDS),
@@ -370,7 +366,7 @@ class DramStandard(Spec):
         ]
         return problems
 
-    def _timing_problems(self) -> Sequence[str]:
+    def _timing_problems(self) -> Sequence[Problem]:
         value = {name: self.clocks(name) for name in Timings.model_fields if name.startswith("t")}
         banks = self.organisation.banks
         # tRC is tRAS + tRP before rounding; each of the two may have been rounded up by up to a clock.
@@ -390,15 +386,26 @@ class DramStandard(Spec):
             ("tREFIsb", value["tREFIsb"], "tRFCsb + 1", value["tRFCsb"] + 1),
         ]
         problems = [
-            f"{name} = {found} clocks is less than {bound_name} = {bound} clocks"
+            _at_timing(name, f"{name} = {found} clocks is less than {bound_name} = {bound} clocks")
             for name, found, bound_name, bound in at_least
             if found < bound
         ]
         may_be_zero = {"tPPD", "tWTRS", "tWTRL", "tCCDR", "tRTP", "tCCDLW", "tRFCsb", "tCKE", "tXP"}
         most = LONGEST_TICKS // self.commands.edges_per_clock
-        problems += [f"{name} = {found} clocks is more than {most}" for name, found in value.items() if found > most]
-        problems += [f"{name} is zero" for name, found in value.items() if found == 0 and name not in may_be_zero]
+        long = {name: found for name, found in value.items() if found > most}
+        problems += [_at_timing(name, f"{name} = {found} clocks is more than {most}") for name, found in long.items()]
+        zero = [name for name, found in value.items() if found == 0 and name not in may_be_zero]
+        problems += [_at_timing(name, f"{name} is zero") for name in zero]
         return problems
+
+
+def _at(path: str, message: str) -> Problem:
+    return Problem(None, None, path, message)
+
+
+def _at_timing(name: str, message: str) -> Problem:
+    """Of "tREFIpb x banks" at tREFIpb."""
+    return _at(f"timings.{name.split()[0]}", message)
 
 
 def _counted(ticks: int) -> int:

@@ -172,3 +172,24 @@ def test_a_null_is_a_value_where_nothing_may_be_written_and_an_error_where_nothi
     file.write_text("base: hbm3e_24gb_8hi\ncommands: {shared_bus: }\n")
     with pytest.raises(SpecError, match=r"commands.shared_bus: got nothing"):
         load_spec(file, DramStandard)
+
+
+# ---------------------------------------------------------------- where contradictions are told
+
+
+def test_a_contradiction_names_the_overrides_in_it() -> None:
+    with pytest.raises(SpecError) as error:
+        load_system("h200", ["device.memory.stacks=2", "name=mine"])
+    (problem,) = error.value.problems
+    assert str(problem).startswith("override 'device.memory.stacks=2' over ")
+    assert (problem.path, problem.line) == ("device.memory", load_system("h200").problem("device.memory", "").line)
+
+
+def test_a_contradiction_of_timings_is_told_where_the_timing_stands(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("base: hbm3e_24gb_8hi\nname: mine\ntimings:\n  tRAS: 9 nCK\nstack_capacity: 20 GiB\n")
+    with pytest.raises(SpecError) as error:
+        load_spec(file, DramStandard)
+    assert [(problem.path, problem.line) for problem in error.value.problems] == [
+        ("timings.tRAS", 4), ("timings.tRAS", 4), ("stack_capacity", 5),
+    ]  # fmt: skip
