@@ -431,8 +431,8 @@ def test_a_bad_spec_is_refused(change: dict[str, object], message: str, experime
     [
         (pim("hbm_pim", "attention"), "has no attention"),
         (pim(capacity="1 MiB"), "PIM memory needs .* 1 MiB there"),
-        (pim() | {"workload.precision.kv": "fp8"}, "KV cache have 8 bits .* multiply 16"),
-        (pim("aim_gddr6", "intensity") | {"workload.precision.weights": "fp8"}, "weights have 8 bits"),
+        (pim() | {"workload.precision.kv": "fp8"}, "8 bits an element of the KV cache, .* multiply 16"),
+        (pim("aim_gddr6", "intensity") | {"workload.precision.weights": "fp8"}, "8 bits an element of the weights"),
         (pim(offload={"policy": "intensity", "most_op_per_byte": 0.5}), "its KV cache lies in PIM memory"),
         (pim() | {"workload.kv_block_tokens": 16}, "no kv_block_tokens"),
     ],
