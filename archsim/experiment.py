@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -133,6 +133,8 @@ WorkloadSpec = Annotated[PhasesWorkload | RequestsWorkload, Field(discriminator=
 
 class ExperimentSpec(Spec):
     """A system and a workload. The system is the name or path of a preset, or a mapping with a `base:` and changes."""
+
+    kind_in_words: ClassVar[str] = "an experiment"
 
     kind: Literal["experiment"]
     name: str
@@ -398,7 +400,7 @@ def _misfits(loaded: LoadedSpec[ExperimentSpec], model: ModelShape) -> list[Prob
     if workload.tensor_parallel > devices:
         message = f"{workload.tensor_parallel} devices are wanted, the system has {devices}"
         problems.append(loaded.problem(path, message, f"at most {devices}"))
-    return problems
+    return problems + _layers_beyond(loaded, model)
 
 
 def _cache_misfits(loaded: LoadedSpec[ExperimentSpec], model: ModelShape) -> list[Problem]:
@@ -425,3 +427,17 @@ def _cache_misfits(loaded: LoadedSpec[ExperimentSpec], model: ModelShape) -> lis
             message = f"devices can't deal out {'a paged cache' if paged else 'the cache that PIM attends to'} yet"
             problems.append(loaded.problem(path, message, "context_parallel: 1"))
     return problems
+
+
+def _layers_beyond(loaded: LoadedSpec[ExperimentSpec], model: ModelShape) -> list[Problem]:
+    """Placement rules for layers that the model does not have."""
+    rules = loaded.spec.system.device.placement.rules
+    return [
+        loaded.problem(
+            f"system.device.placement.rules[{index}].layers",
+            f"{list(rule.layers)}, the model has {model.layers} layers",
+            f"[first, last] from 0 to {model.layers - 1}",
+        )
+        for index, rule in enumerate(rules)
+        if rule.layers is not None and rule.layers[1] >= model.layers
+    ]

@@ -27,7 +27,7 @@ def facts_of(loaded: LoadedExperiment) -> dict[str, str]:
         "memory per device": f"{memory.in_words}, {format_quantity(memory.peak_bytes_per_second, 'bytes/s')} peak",
         "precision": f"weights {workload.precision.weights}, KV {workload.precision.kv}, "
         f"activations {workload.precision.activations}",
-    } | (_cache_facts(workload) | tiers | _network_facts(system.device) | _pim_facts(system))
+    } | (_cache_facts(workload) | tiers | _network_facts(system.device) | _pim_facts(loaded))
 
 
 def _cache_facts(workload: PhasesWorkload | RequestsWorkload) -> dict[str, str]:
@@ -60,16 +60,22 @@ def _network_facts(device: DeviceSpec) -> dict[str, str]:
     }
 
 
-def _pim_facts(system: SystemSpec) -> dict[str, str]:
-    pim = system.device.pim
+def _pim_facts(loaded: LoadedExperiment) -> dict[str, str]:
+    pim = loaded.system.spec.device.pim
     if pim is None:
         return {}
     where = "a memory of its own" if pim.separate else "the main memory itself"
     rate = format_quantity(pim.peak_bytes_per_second, "bytes/s")
     overlap = [name for name, on in pim.overlap.model_dump(exclude_none=True).items() if on is True]
+    alone = pim.overlap.heads and loaded.model.kv_heads_per_device(loaded.spec.workload.tensor_parallel) == 1
+    without_effect = (
+        "; overlap of heads without effect: a device has one KV head, attention is one step" if alone else ""
+    )
     return {
         "processing in memory": f"{pim.stacks} x {pim.technology.name}, {rate} at its units, {where}",
-        "offloaded to PIM": f"by {pim.offload.policy}" + (f"; overlap of {', '.join(overlap)}" if overlap else ""),
+        "offloaded to PIM": f"by {pim.offload.policy}"
+        + (f"; overlap of {', '.join(overlap)}" if overlap else "")
+        + without_effect,
     }
 
 

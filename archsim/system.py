@@ -6,7 +6,7 @@ Everything a preset in hwconfigs/systems says, validated as a whole.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -257,6 +257,8 @@ def _sram_energy(sram: SramSpec, chips: int) -> HbmEnergySpec:
 
 class SystemSpec(Spec):
     """A whole machine: `devices` equal devices, joined by `link` if there are several."""
+
+    kind_in_words: ClassVar[str] = "a system"
 
     kind: Literal["system"]
     name: str

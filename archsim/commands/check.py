@@ -135,7 +135,7 @@ def check_experiment(
     baseline_file = file.with_name(BASELINE_FILE if file.name == EXPERIMENT_FILE else f"{file.stem}.{BASELINE_FILE}")
     started = time.perf_counter()
     try:
-        baseline = read_baseline(baseline_file)
+        baseline = _replaceable(baseline_file) if update else read_baseline(baseline_file)
         loaded = load_experiment(file, overrides)
         metrics = simulate(loaded)
     except UserError as error:
@@ -205,7 +205,17 @@ def read_baseline(file: Path) -> Baseline | None:
         metrics = {name: Metric(entry["value"], entry["unit"]) for name, entry in content["metrics"].items()}
         return Baseline(content["digest"], metrics)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{file} is not a baseline", expected="what `archsim check --update` writes") from None
+        raise UserError(
+            f"{file} is not a baseline", expected="a file that --update wrote; with --update it is written anew"
+        ) from None
+
+
+def _replaceable(file: Path) -> Baseline | None:
+    """The baseline that is about to be written anew; None as well for what can't be read."""
+    try:
+        return read_baseline(file)
+    except UserError:
+        return None
 
 
 def write_baseline(file: Path, baseline: Baseline) -> None:

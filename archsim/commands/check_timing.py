@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,16 @@ from archsim.config.errors import UserError
 from archsim.memory.checker import check_commands
 from archsim.memory.standard import ControllerSpec
 
-MOST_SHOWN = 1000
+MOST_COUNTED = 10_000
+"""Violations that are looked for in each channel."""
+MOST_LISTED = 1000
+MOST_SHOWN = 20
 
 
 @dataclass(frozen=True)
 class TimingReport:
-    """What was checked and what was found; `violations` holds at most 1000 of them."""
+    """What was checked and what was found; `violations` holds at most 1000 of them, `by_rule` counts all that were
+    looked for. With `more`, a channel has further ones."""
 
     file: Path
     memory: str
@@ -25,6 +31,8 @@ class TimingReport:
     channels: int
     commands: int
     violations: tuple[str, ...]
+    by_rule: Mapping[str, int]
+    more: bool
 
     @property
     def ok(self) -> bool:
@@ -32,8 +40,8 @@ class TimingReport:
 
     @property
     def exit_code(self) -> int:
-        """0 without violations, else 2."""
-        return 0 if self.ok else 2
+        """0 without violations, else 1."""
+        return 0 if self.ok else 1
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -44,14 +52,22 @@ class TimingReport:
             "commands": self.commands,
             "ok": self.ok,
             "violations": list(self.violations),
+            "by_rule": dict(self.by_rule),
+            "more": self.more,
         }
 
     def __str__(self) -> str:
         checked = f"{self.commands} commands in {self.channels} channels of {self.memory}, refresh {self.refresh}"
         if self.ok:
             return f"{self.file}: ok ({checked})"
-        number = f"{len(self.violations)} violations" if len(self.violations) < MOST_SHOWN else f"{MOST_SHOWN} or more"
-        return "\n".join([*self.violations, f"{self.file}: {number} ({checked})"])
+        total = sum(self.by_rule.values())
+        lines = list(self.violations[:MOST_SHOWN])
+        if total > len(lines):
+            lines.append(f"... the first {len(lines)}; --json lists up to {MOST_LISTED}")
+        width = len(f"{max(self.by_rule.values()):,}")
+        lines += [f"{count:>{width},}  {rule}" for rule, count in self.by_rule.items()]
+        number = f"{total:,} violations" + (" or more" if self.more else "") if total != 1 else "1 violation"
+        return "\n".join([*lines, f"{self.file}: {number} ({checked})"])
 
 
 def check_timing(
@@ -70,17 +86,23 @@ def check_timing(
     timing = standard.timing(ControllerSpec(refresh=policy))
     most = channels if channels is not None else int(commands.facts.get("channels", standard.channels_per_stack))
     found: list[str] = []
-    number = 0
+    rules: Counter[str] = Counter()
+    number, more = 0, False
     for part in commands.channels():
         number += 1
         if not 0 <= part.channel < most:
             raise UserError(f"{file} has commands of channel {part.channel}", expected=f"a channel below {most}")
         try:
-            violations = check_commands(timing, part.log, MOST_SHOWN)
+            violations = check_commands(timing, part.log, MOST_COUNTED)
         except ValueError as error:
-            raise UserError(f"{file}: channel {part.channel}: {error}") from None
+            raise UserError(
+                f"{file}: channel {part.channel}: {error}", expected=f"a trace of {memory}, or --memory NAME of its own"
+            ) from None
+        rules.update(violation.rule for violation in violations)
+        more |= len(violations) == MOST_COUNTED
         found += [
             f"{file}: row {part.rows[violation.after.index]}: channel {part.channel}: {violation}"
-            for violation in violations
+            for violation in violations[: max(0, MOST_LISTED - len(found))]
         ]
-    return TimingReport(file, memory, policy.value, number, len(commands), tuple(found[:MOST_SHOWN]))
+    by_rule = dict(rules.most_common())
+    return TimingReport(file, memory, policy.value, number, len(commands), tuple(found), by_rule, more)

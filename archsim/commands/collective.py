@@ -137,6 +137,11 @@ def time_collective(name: str, question: Question, changes: Sequence[str] = ()) 
             f"a collective of {devices or 'an unknown number of'} device{'' if devices == 1 else 's'}",
             expected="--devices with 2 or more",
         )
+    if own_devices is not None and devices > own_devices:
+        raise UserError(
+            f"{devices} devices are wanted, {spec.name} has {own_devices}",
+            expected=f"at most {own_devices}, `--set devices={devices}`, or a link alone",
+        )
     asked = None if question.algorithm == "auto" else algorithm
     time = collective(operation, devices, message_bytes, link, algorithm=asked, fmt=question.fmt)
     return CollectiveReport(link.name, operation, devices, message_bytes, time)

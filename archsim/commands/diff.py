@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from archsim.config.schema import is_sourced
 from archsim.metrics import NEUTRAL, Metric, definition_of, format_quantity
 from archsim.records import CAUSES
 from archsim.results import RunResult, headline_names, open_run
@@ -198,6 +199,7 @@ def _setting_changes(a: RunResult, b: RunResult) -> dict[str, tuple[Any, Any]]:
 
 
 def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    tree = tree["value"] if is_sourced(tree) else tree  # an override has the bare value
     if isinstance(tree, dict):
         for key, part in tree.items():
             yield from _leaves(part, f"{path}.{key}" if path else str(key))

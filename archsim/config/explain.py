@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from archsim.config.annotations import alternatives, choices, in_words, inner, keys_of, spec_classes, spec_for
 from archsim.config.dimensions import QuantityError
 from archsim.config.errors import Problem, SpecError, UserError, listed, nearest_name, show
-from archsim.config.inheritance import join
+from archsim.config.inheritance import OVERRIDE, join
 from archsim.config.schema import SOURCED_KEYS, Spec
 from archsim.config.yamltree import Node, plain
 
@@ -196,6 +196,20 @@ def _problem(item: _Located, message: str, expected: str | None = None, nearest:
     return Problem(item.node.file, item.node.line, item.path, message, expected, nearest)
 
 
+def _file_of_contradiction(node: Node) -> str:
+    """The file of a mapping whose parts contradict each other, and the overrides in it, which may be why."""
+    if node.is_scalar or node.file.startswith(OVERRIDE):
+        return node.file
+    overrides = list(dict.fromkeys(part.file for part in _parts(node) if part.file.startswith(OVERRIDE)))
+    return f"{' and '.join(overrides)} over {node.file}" if overrides else node.file
+
+
+def _parts(node: Node) -> Iterator[Node]:
+    for part in (*node.entries.values(), *node.items):
+        yield part
+        yield from _parts(part)
+
+
 def _wrong_length(item: _Located) -> Problem:
     kind, context = item.error["type"], item.error.get("ctx", {})
     bound = f"at least {context['min_length']}" if kind.endswith("short") else f"at most {context['max_length']}"
@@ -272,7 +286,8 @@ def _unknown_member(item: _Located) -> Problem:
 
 def _from_exception(item: _Located, exception: Exception) -> Problem:
     if isinstance(exception, UserError):
-        return _problem(item, exception.message, exception.expected, exception.nearest)
+        file = _file_of_contradiction(item.node)
+        return Problem(file, item.node.line, item.path, exception.message, exception.expected, exception.nearest)
     return _problem(item, str(exception) or "is not valid")
 
 
@@ -282,7 +297,7 @@ def _within(problem: Problem, path: str, tree: Node) -> Problem:
         return problem
     joined = f"{path}{'' if problem.path.startswith('[') or not path else '.'}{problem.path}" if problem.path else path
     node = node_at(tree, joined)
-    return Problem(node.file, node.line, joined, problem.message, problem.expected, problem.nearest)
+    return Problem(_file_of_contradiction(node), node.line, joined, problem.message, problem.expected, problem.nearest)
 
 
 def _keys(path: str) -> list[str | int]:

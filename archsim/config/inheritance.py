@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
-from archsim.config.annotations import accepts_text, inner, spec_classes
+from archsim.config.annotations import accepts_text, alternatives, inner, spec_classes, spec_for
 from archsim.config.errors import Problem, SpecError, UserError, show
+from archsim.config.kinds import check_kind
 from archsim.config.presets import resolve_preset
 from archsim.config.schema import Spec
 from archsim.config.yamltree import Node, Scalar, parse_value, plain, read_yaml, with_sources
@@ -50,13 +53,13 @@ class TreeReader:
         """The tree with every `base:` in it followed. What goes wrong is kept in `problems`."""
         if isinstance(node.value, list):
             items = [self.inherit(item, f"{path}[{index}]", chain) for index, item in enumerate(node.value)]
-            return Node(items, node.file, node.line, node.source)
+            return replace(node, value=items)
         if not isinstance(node.value, dict):
             return node
         entries = {
             key: self.inherit(entry, join(path, key), chain) for key, entry in node.value.items() if key != "base"
         }
-        own = Node(entries, node.file, node.line, node.source)
+        own = replace(node, value=entries)
         base = node.value.get("base")
         return own if base is None else self._onto_base(own, base, join(path, "base"), chain)
 
@@ -65,7 +68,7 @@ class TreeReader:
             self._complain(base, path, "got " + show(plain(base)), "the name of a preset or the path of a file")
             return own
         inherited = self.preset(base, path, chain)
-        return own if inherited is None else merge(inherited, own)
+        return replace(own if inherited is None else merge(inherited, own), has_base=True)
 
     def preset(self, name: Node, path: str, chain: tuple[Path, ...] = (), keys: str | None = None) -> Node | None:
         """The tree of the preset that a node names; None, with a problem noted, if it can't be had.
@@ -97,17 +100,27 @@ class TreeReader:
         self.problems.append(Problem(node.file, node.line, path, message, expected, nearest))
 
     def inline(self, node: Node, annotation: Any, path: str = "") -> Node:
-        """The tree with preset names replaced by the presets, wherever a spec and no text is due."""
-        if isinstance(node.value, str) and spec_classes(annotation) and not accepts_text(annotation):
+        """The tree with preset names replaced by the presets, wherever a spec and no text is due, and with what nodes
+        were laid over brought together with them."""
+        node = self._settled(node, annotation, path)
+        if isinstance(node.value, str) and _names_a_preset(annotation):
             preset = self.preset(node, path, keys=_keys_instead(annotation))
+            if preset is not None:
+                try:
+                    check_kind(preset, node.value, spec_classes(annotation))
+                except UserError as error:
+                    self._complain(node, path, error.message, error.expected)
+                    return node
             return node if preset is None else self.inline(preset, annotation, path)
         if node.is_sourced:
             return node
         if isinstance(node.value, dict):
             data = {key: entry.value for key, entry in node.value.items()}
+            due = {key: inner(annotation, key, data) for key in node.value}
             entries = {
-                key: self.inline(entry, inner(annotation, key, data), join(path, key))
+                key: self.inline(entry, due[key], join(path, key))
                 for key, entry in node.value.items()
+                if not _drops(entry, due[key])
             }
             return Node(entries, node.file, node.line, node.source)
         if isinstance(node.value, list):
@@ -118,6 +131,31 @@ class TreeReader:
             return Node(items, node.file, node.line, node.source)
         return node
 
+    def _settled(self, node: Node, annotation: Any, path: str) -> Node:
+        """A node together with what it was laid over: changes to a preset by name, a mapping of another kind."""
+        over = node.over
+        if over is None:
+            return node
+        node = replace(node, over=None)
+        if isinstance(over.value, str) and _names_a_preset(annotation):
+            preset = self.preset(over, path, keys=_keys_instead(annotation))
+            return node if preset is None else self._settled(_lay(preset, node), annotation, path)
+        spec = spec_for(annotation, {key: entry.value for key, entry in node.entries.items()})
+        if spec is None or not node.entries:
+            return node
+        kept = {key: entry for key, entry in over.entries.items() if key in spec.model_fields}
+        return replace(node, value=kept | node.entries)
+
+
+def _names_a_preset(annotation: Any) -> bool:
+    """Whether a text is the name of a preset."""
+    return bool(spec_classes(annotation)) and not accepts_text(annotation)
+
+
+def _drops(node: Node, annotation: Any) -> bool:
+    """Whether a null takes an inherited key away: where nothing may be written, it is a value like others."""
+    return node.value is None and node.over is not None and NoneType not in alternatives(annotation)
+
 
 def _keys_instead(annotation: Any) -> str | None:
     """ "a mapping with weights, kv", where one of few keys could stand; None where nobody would write it out."""
@@ -127,20 +165,35 @@ def _keys_instead(annotation: Any) -> str | None:
 
 
 def merge(base: Node, child: Node) -> Node:
-    """The child laid over its base: mappings key by key, anything else (lists, numbers with a source) whole; so is a
-    mapping inside with a `kind` over one without: SRAM over a memory that doesn't say that it is DRAM."""
+    """The child laid over its base: mappings key by key, anything else (lists, numbers with a source) whole."""
     if not (isinstance(base.value, dict) and isinstance(child.value, dict)) or base.is_sourced or child.is_sourced:
         return child
     merged = dict(base.entries)
     for key, entry in child.entries.items():
         below = merged.get(key)
-        merged[key] = entry if below is None or _gets_a_kind(below, entry) else merge(below, entry)
-    return Node(merged, child.file, child.line, child.source)
+        merged[key] = entry if below is None else _lay(below, entry)
+    return replace(child, value=merged, over=child.over or base.over)
 
 
-def _gets_a_kind(base: Node, child: Node) -> bool:
-    """Whether the child names a kind and the base has none, and so is of the one that goes without saying."""
-    return "kind" in child.entries and "kind" not in base.entries
+def _lay(base: Node, child: Node) -> Node:
+    """As `merge`, inside of a mapping.
+
+    Whole as well is a mapping with a `base:` of its own, or with a `kind` over one without: SRAM over a memory that
+    doesn't say that it is DRAM. `TreeReader.inline` knows what is due and settles the rest: a mapping over a name
+    changes the preset of that name, a mapping of another kind keeps the keys that this kind has too, a null drops the
+    key."""
+    if child.value is None:
+        return child if base.value is None else replace(child, over=base)
+    if not isinstance(child.value, dict) or child.has_base or "base" in child.entries or child.is_sourced:
+        return child
+    if isinstance(base.value, str):
+        return replace(child, over=base)
+    if "kind" in child.entries and plain(child.entries["kind"]) != plain(base.entries.get("kind", _NOTHING)):
+        return replace(child, over=base) if "kind" in base.entries else child
+    return merge(base, child)
+
+
+_NOTHING = Node(None, "", None)
 
 
 def apply_overrides(tree: Node, overrides: Mapping[str, object] | Sequence[str]) -> Node:
@@ -208,7 +261,7 @@ def _tokens(path: str) -> list[str | int]:
 
 def _assign(node: Node | None, keys: list[str | int], value: Node, path: str) -> Node:
     if not keys:
-        return value if node is None or _gets_a_kind(node, value) else merge(node, value)
+        return value if node is None else _lay(node, value)
     if node is None:
         return Node({str(keys[0]): _assign(None, keys[1:], value, path)}, value.file, None, OVERRIDE)
     if isinstance(node.value, list):
@@ -224,7 +277,7 @@ def _assign(node: Node | None, keys: list[str | int], value: Node, path: str) ->
     key = _dotted(keys[:length])
     entries = dict(node.value)
     entries[key] = _assign(entries.get(key), keys[length:], value, join(path, key))
-    return Node(entries, node.file, node.line, node.source)
+    return replace(node, value=entries)
 
 
 def _assign_item(node: Node, keys: list[str | int], value: Node, path: str) -> Node:
@@ -232,7 +285,7 @@ def _assign_item(node: Node, keys: list[str | int], value: Node, path: str) -> N
     if not isinstance(index, int) or index >= len(items):
         raise UserError(f"'{path}' is a list of {len(items)}", expected=f"an index from 0 to {len(items) - 1}")
     items[index] = _assign(items[index], keys[1:], value, f"{path}[{index}]")
-    return Node(items, node.file, node.line, node.source)
+    return replace(node, value=items)
 
 
 def _dotted(keys: list[str | int]) -> str:

@@ -19,6 +19,7 @@ from archsim.config.dimensions import is_quantity
 from archsim.config.errors import Problem, SpecError, show
 from archsim.config.explain import MISSING, explain, node_at
 from archsim.config.inheritance import TreeReader, apply_overrides, join
+from archsim.config.kinds import check_kind
 from archsim.config.presets import data_root, preset_names, resolve_preset
 from archsim.config.schema import Spec, unwrap_sourced
 from archsim.config.yamltree import Node, dump_yaml, plain
@@ -110,6 +111,7 @@ def load_part(loaded: LoadedSpec[Any], key: str, model: type[T]) -> LoadedSpec[T
 def _finished(
     reader: TreeReader, tree: Node, path: Path, model: type[T], overrides: Mapping[str, object] | Sequence[str]
 ) -> LoadedSpec[T]:
+    check_kind(tree, path.stem, [model])
     tree = reader.inline(tree, model)
     if overrides:
         tree = apply_overrides(tree, overrides)

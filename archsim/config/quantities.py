@@ -129,6 +129,7 @@ Milliamperes = Annotated[float, _quantity(Dimension.CURRENT, 1000)]
 _COUNT_EXPECTED = "a whole number above zero"
 _NUMBER_EXPECTED = "a number above zero, without a unit"
 _SHARE_EXPECTED = "a fraction above 0 and up to 1, such as 0.87 or '87%'"
+_SHARE_FROM_ZERO_EXPECTED = "a fraction from 0 to 1, such as 0.87 or '87%'"
 
 
 def _positive_int(value: Any) -> int:
@@ -150,11 +151,22 @@ def _positive_float(value: Any) -> float:
 
 
 def _fraction01(value: Any) -> float:
+    number = _share(value, _SHARE_EXPECTED)
+    if number == 0:
+        raise QuantityError(f"{value} is out of range", expected=_SHARE_EXPECTED)
+    return number
+
+
+def _fraction_from_zero(value: Any) -> float:
+    return _share(value, _SHARE_FROM_ZERO_EXPECTED)
+
+
+def _share(value: Any, expected: str) -> float:
     number = _percent(value) if isinstance(value, str) else value
     if number is None or isinstance(number, bool) or not isinstance(number, int | float):
-        raise QuantityError(f"got {show(value)}", expected=_SHARE_EXPECTED)
-    if not 0 < number <= 1:
-        raise QuantityError(f"{value} is out of range", expected=_SHARE_EXPECTED)
+        raise QuantityError(f"got {show(value)}", expected=expected)
+    if not 0 <= number <= 1:
+        raise QuantityError(f"{value} is out of range", expected=expected)
     return float(number)
 
 
@@ -190,6 +202,22 @@ Fraction01 = Annotated[
     ),
 ]
 """A share: 0 < x <= 1, as 0.87 or "87%"."""
+
+FractionFromZero = Annotated[
+    float,
+    Parsed(
+        _SHARE_FROM_ZERO_EXPECTED,
+        _fraction_from_zero,
+        float,
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0, "maximum": 1},
+                {"type": "string", "pattern": f"^{_NUMBER_PATTERN} ?%$", "examples": ["87%"]},
+            ]
+        },
+    ),
+]
+"""A share that may be none: 0 <= x <= 1, as 0.87 or "87%"."""
 
 
 @dataclass(frozen=True, slots=True)

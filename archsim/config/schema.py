@@ -8,7 +8,7 @@ they are) and `base` (the preset it inherits from; used up by the loader). A spe
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema
@@ -30,7 +30,11 @@ def _make_scalars_strict(schema: Any) -> None:
 
 
 class Spec(BaseModel):
-    """A part of what a user writes. Unknown keys are errors, and so are texts where numbers are due."""
+    """A part of what a user writes. Unknown keys are errors, and so are texts where numbers are due.
+
+    `kind_in_words` is what messages call a spec that presets are written of: "a flash memory"."""
+
+    kind_in_words: ClassVar[str] = ""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -29,12 +29,16 @@ class Node:
 
     `source` is what the file itself says about where the value comes from: its own source, else that of
     the nearest enclosing mapping in the same file (a preset doesn't vouch for numbers of another file).
+    `over` is what it was laid over, where what becomes of that depends on what is due there (see
+    `config/inheritance.py`); `has_base` tells a mapping that inherits from a `base:` of its own.
     """
 
     value: Scalar | dict[str, Node] | list[Node]
     file: str
     line: int | None
     source: str | None = None
+    over: Node | None = None
+    has_base: bool = False
 
     @property
     def entries(self) -> dict[str, Node]:

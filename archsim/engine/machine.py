@@ -16,6 +16,7 @@ import numpy as np
 import simpy
 
 from archsim.config.errors import UserError
+from archsim.engine.chain import chains, check_lengths, why_unfinished
 from archsim.engine.main_memory import main_memory, with_hops
 from archsim.engine.memory_port import MemoryPort, NoProgressError
 from archsim.engine.outcome import check_bounds, folded_records_of, records_of
@@ -44,9 +45,6 @@ from archsim.system import SystemSpec
 
 Step = Callable[[int], object]
 """Told how many more operators have finished."""
-
-CHAIN_OPERATORS = 512
-"""A chain is cut into pieces of this size, so that progress can be shown and an interrupt is heard."""
 
 
 @dataclass(slots=True)
@@ -141,6 +139,7 @@ class Machine:
             prepared = overlapped(prepared)
             self._pim_waits = [0] * len(prepared)
             self._overlap = PimOverlap(self._overlaps.heads)
+        check_lengths(prepared, self.memory, self.now_fs)
         process = self.environment.process(self._execute(prepared, step))
         outcomes: np.ndarray = self.environment.run(until=process)  # type: ignore[assignment]
         make = folded_records_of if self._folded else records_of
@@ -177,20 +176,25 @@ class Machine:
         return outcomes
 
     def _run_chain(self, prepared: list[Prepared], step: Step | None) -> Generator[simpy.Event, Any, np.ndarray]:
-        """All operators in the memory's kernel, piece by piece; then time moves on to the end."""
+        """All operators in the memory's kernel, piece by piece; then time moves on to the end.
+
+        A piece that the kernel can't count to its end is run again as far as it went, and what is left starts anew."""
         parts = []
         time_fs = self.now_fs
-        for first in range(0, len(prepared), CHAIN_OPERATORS):
-            piece = prepared[first : first + CHAIN_OPERATORS]
-            assert isinstance(self.memory, HbmDevice)  # SRAM goes step by step
-            try:
-                outcomes = self.memory.run_program(*_program(piece), time_fs)
-            except StuckMemoryError as stuck:
-                raise NoProgressError(f"{self._port.name} makes no progress: {stuck}") from None
-            parts.append(outcomes)
-            time_fs = int(outcomes[-1, END_FS])
-            if step is not None:
-                step(len(piece))
+        assert isinstance(self.memory, HbmDevice)  # SRAM goes step by step
+        for piece in chains(prepared, self.memory):
+            while piece:
+                try:
+                    outcomes = self.memory.run_program(*_program(piece), time_fs)
+                except StuckMemoryError as stuck:
+                    if stuck.finished == 0:
+                        raise why_unfinished(piece[0], self.memory, self._port.name, stuck) from None
+                    outcomes = self.memory.run_program(*_program(piece[: stuck.finished]), time_fs)
+                parts.append(outcomes)
+                time_fs = int(outcomes[-1, END_FS])
+                if step is not None:
+                    step(len(outcomes))
+                piece = piece[len(outcomes) :]
         yield self.environment.timeout(time_fs - self.now_fs)
         return np.concatenate(parts)
 

@@ -255,7 +255,7 @@ class PimUnit:
         element_bytes = self.spec.technology.units.element_bytes
         if size_bytes != elements * element_bytes:
             raise UserError(
-                f"{name}: its {what} have {8 * size_bytes / elements:.3g} bits an element, the units of "
+                f"{name}: {8 * size_bytes / elements:.3g} bits an element of the {what}, the units of "
                 f"{self.spec.technology.name} multiply {8 * element_bytes}",
                 expected=f"workload.precision with {8 * element_bytes} bits for {what}, or less offloaded",
             )

@@ -35,6 +35,8 @@ TILES_IN_WINDOW = 4
 """The consumer works on a quarter of the window at a time: what it frees is refilled while it goes on."""
 LEAST_TILES = 16
 """An operator is consumed in at least so many steps, so that filling the first and using the last stay small."""
+LARGEST_WINDOW = 1 << 40
+"""Bursts: more than any operator has."""
 KEPT = 20_000
 KEPT_BITS = 5
 """The tile time of a consumer that memory can't keep up with is rounded up to so many significant bits, so that like
@@ -79,6 +81,11 @@ class Prepared:
             return (self.launch_fs + self.lead_fs, self.fixed_fs, self.tail_fs, 0, 0, 0, 0, 0)
         words = (len(transfer.ranges), transfer.tiles, transfer.tile_ticks, transfer.window_bursts)
         return (self.launch_fs + self.lead_fs, 0, self.tail_fs, 0, *words)
+
+    @cached_property
+    def least_fs(self) -> int:
+        """A bound on what it takes, launch and latencies included."""
+        return self.launch_fs + self.lead_fs + max(self.fixed_fs, self.roofline_fs) + self.tail_fs
 
     @cached_property
     def range_rows(self) -> tuple[tuple[int, int, int], ...]:
@@ -268,6 +275,7 @@ class Preparer:
         if not ranges:
             return None
         window = max(1, self._memory.bursts(self._system.device.window_bytes) // max(1, len(work.reads)))
+        window = min(window, LARGEST_WINDOW)
         tiles, tile_ticks = self._tiles(max([data.bursts for data in ranges]), window, work.engine_fs)
         transfer = Transfer(ranges, tiles, tile_ticks, window)
         self._memory.check(transfer)

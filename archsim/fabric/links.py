@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from fractions import Fraction
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -93,6 +93,8 @@ class LinkSpec(Spec):
 
     The protocols' base latencies are those of a kernel in a captured graph. With `launch: eager` each collective pays
     `eager_launch` on top, which is what benchmarks that launch on a stream see."""
+
+    kind_in_words: ClassVar[str] = "a link"
 
     kind: Literal["link"] = "link"
     name: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -234,6 +234,8 @@ class NocSpec(Spec):
     """A network on a chip with its traffic. `clock` and `flit` only turn flits per cycle into bytes per second.
 
     `hop_energy` is of a bit through a router and over the link behind it; a device whose network this is counts it."""
+
+    kind_in_words: ClassVar[str] = "an on-chip network"
 
     kind: Literal["noc"]
     name: str

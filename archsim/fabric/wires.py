@@ -12,7 +12,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from fractions import Fraction
 from math import isqrt
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -162,6 +162,8 @@ class TopologySpec(Spec):
     `group` neighbours share a box, which hierarchical collectives make use of. `step_latency` is what software adds
     to each step of a collective, `base_latency` to each collective. `adds` names a switch that all devices hang on
     and that reduces in the network."""
+
+    kind_in_words: ClassVar[str] = "a topology"
 
     kind: Literal["topology"]
     name: str

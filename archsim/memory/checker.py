@@ -6,7 +6,7 @@ a distance. A violation names the rule, both commands, and the distance found ag
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -228,7 +228,21 @@ def _assert_well_formed(timing: DramTiming, log: Log) -> None:
     bad |= np.isin(command, (ACT, RD, WR)) & (log[:, LogField.ROW] < 0)
     if bad.any():
         index = int(np.argmax(bad))
-        raise ValueError(f"entry {index} of the command log is not a command of this channel: {log[index].tolist()}")
+        said = _misfits(log[index], {LogField.PSEUDO_CHANNEL: timing.pseudo_channels, **sizes})
+        raise ValueError(f"entry {index} of the command log is not a command of this channel: {said}")
+
+
+def _misfits(entry: Log, sizes: Mapping[LogField, int]) -> str:
+    """What of an entry the channel does not have."""
+    code = int(entry[LogField.COMMAND])
+    if not 0 <= code < len(Command):
+        return f"there is no command {code}"
+    beyond = [
+        f"{field.name.lower().replace('_', ' ')} {entry[field]} of {size}"
+        for field, size in sizes.items()
+        if not 0 <= entry[field] < size
+    ]
+    return f"{Command(code).name} at tick {entry[LogField.TICK]}, {', '.join(beyond) or f'row {entry[LogField.ROW]}'}"
 
 
 # ---- the scan, compiled ----------------------------------------------------------------------------------------------

@@ -62,7 +62,13 @@ class Completion:
 
 
 class StuckMemoryError(RuntimeError):
-    """The memory can do nothing more although a transfer waits: the message says where."""
+    """The memory did not end a transfer within the ticks that are counted: the message says where.
+
+    Of a chain, `finished` operators would have ended."""
+
+    def __init__(self, message: str, finished: int = 0) -> None:
+        super().__init__(message)
+        self.finished = finished
 
 
 class HbmDevice(Ticking):
@@ -209,12 +215,13 @@ class HbmDevice(Ticking):
         """Run a chain of operators on an otherwise idle memory (see `kernels.program`): int64[n, OUTCOME_WORDS], counts
         those of all channels together. All channels are one class: no layout.
 
-        Raises RuntimeError naming the operator's index if the memory makes no progress."""
+        Raises StuckMemoryError if it does not end before the horizon; the memory is then as it was before."""
         self.idle_until(self.to_ticks(start_fs))
         self._rebase()
         outcomes = np.zeros((len(operators), OUTCOME_WORDS), np.int64)
         tick = np.array([self.tick_fs.numerator, self.tick_fs.denominator], np.int64)
         (everyone,) = self._classes.classes
+        before = everyone.state.copy()
         finished = run_program(
             everyone.state,
             self.timing,
@@ -231,7 +238,9 @@ class HbmDevice(Ticking):
             outcomes,
         )
         if finished < len(operators):
-            raise StuckMemoryError(f"operator {finished} of the chain: {self.describe_work()}")
+            stuck = StuckMemoryError(f"operator {finished} of the chain: {self.describe_work()}", finished)
+            everyone.state[:] = before
+            raise stuck
         outcomes[:, FIRST_COUNT:] *= self.channels
         return outcomes
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from fractions import Fraction
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -187,6 +187,8 @@ class MemoryEnergySpec(Spec):
 
     With both, `per_bit` is the likely one. `io` is what the pins take per bit, on both sides. All rows are refreshed
     once in `refresh_window`. `spread` widens the band at both ends: how far a source may be off, relative."""
+
+    kind_in_words: ClassVar[str] = "a table of memory energies"
 
     kind: Literal["energy"] = "energy"
     per_bit: PerBitSpec | None = None

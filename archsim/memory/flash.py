@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from enum import StrEnum
 from fractions import Fraction
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import model_validator
@@ -163,6 +163,8 @@ class FlashStandard(Spec):
 
     `staging` is the SRAM of the base die, `power_limit` what array operations may draw (none: no limit), both of the
     whole stack; `queue` counts requests per channel."""
+
+    kind_in_words: ClassVar[str] = "a flash memory"
 
     kind: Literal["flash"]
     name: str

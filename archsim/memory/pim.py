@@ -6,17 +6,20 @@ One kernel serves every family; what differs is the table here and how work beco
 import re
 from enum import StrEnum
 from fractions import Fraction
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from archsim.config.errors import UserError, nearest_name
+from archsim.config.errors import Problem, SpecError, UserError, nearest_name
 from archsim.config.schema import Spec
 from archsim.config.units import ByteCount, FrequencyHz, PicojoulePerBit, Picojoules, PositiveInt, TimingNsOrClocks
 from archsim.kernels.pim_rules import Banks, Bus, Distance, PimCommand, PimRules, Role, Scope, Targets
 from archsim.memory.pim_mapping import PimMapping
 
 FS_PER_SECOND = 10**15
+
+_BOUNDED = ("tRC", "tRAS", "tRP", "tRFC", "tREFI")
+"""Timings that are checked against each other, or that refresh goes by if it is switched on."""
 
 
 class PimFamily(StrEnum):
@@ -200,6 +203,8 @@ class PimSpec(Spec):
 
     Work starts at a channel at rest whose first refresh falls due after `first_refresh`; left out, after tREFI."""
 
+    kind_in_words: ClassVar[str] = "a PIM device"
+
     kind: Literal["pim"] = "pim"
     name: str
     family: PimFamily
@@ -329,9 +334,29 @@ class PimSpec(Spec):
         by_rows = self.family in ROW_FAMILIES
         problems = [*self._timing_problems(), *self._command_problems(), *self._geometry_problems()]
         problems += self.mapping.problems(self.commands, by_rows=by_rows)
-        if problems:
-            raise UserError("; ".join(problems))
+        contradictions = [Problem(None, None, "", "; ".join(problems))] if problems else []
+        if found := [*self._idle_timings(), *contradictions]:
+            raise SpecError(found)
         return self
+
+    def _idle_timings(self) -> list[Problem]:
+        """Timings that change nothing: most likely misspelt."""
+        at_work = {*_BOUNDED, *(name for text in self._expressions() for name in re.findall(r"[A-Za-z_]\w*", text))}
+        if any(command.activations for command in self.commands.values()):
+            at_work.add("tFAW")
+        tables = {"timings": self.timings, "power_cap.timings": self.power_cap.timings if self.power_cap else {}}
+        return [
+            Problem(
+                None, None, f"{table}.{name}", f"no rule and no latency of {self.name} uses '{name}'",
+                f"a rule that does, or `{name}: null` to drop an inherited one", nearest_name(name, at_work),
+            )
+            for table, timings in tables.items()
+            for name in timings
+            if name not in at_work
+        ]  # fmt: skip
+
+    def _expressions(self) -> list[str]:
+        return [rule.distance for rule in self.rules] + [command.latency for command in self.commands.values()]
 
     def _timing_problems(self) -> list[str]:
         problems = []
@@ -339,8 +364,7 @@ class PimSpec(Spec):
             for name in self.power_cap.timings:
                 if name not in self.timings:
                     problems.append(f"power_cap.timings has {name}, which `timings` does not have")
-        expressions = [rule.distance for rule in self.rules] + [c.latency for c in self.commands.values()]
-        for expression in expressions:
+        for expression in self._expressions():
             try:
                 self.evaluate(expression)
             except UserError as error:

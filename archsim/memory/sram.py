@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
 from math import gcd
-from typing import Literal, Protocol, TypeVar
+from typing import ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 from pydantic import model_validator
@@ -98,6 +98,8 @@ class SramSpec(Spec):
 
     `array_latency` is the bank's, `wire_latency` that of the way between bank and engine. Without `refresh` its cells
     hold their data by themselves."""
+
+    kind_in_words: ClassVar[str] = "an SRAM"
 
     kind: Literal["sram"]
     name: str

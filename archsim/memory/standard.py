@@ -6,11 +6,11 @@ A standard is data: organisation, command lengths, timings. A memory of the same
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from pydantic import model_validator
 
-from archsim.config.errors import UserError
+from archsim.config.errors import Problem, SpecError, UserError
 from archsim.config.schema import Spec
 from archsim.config.units import BitsPerSecond, ByteCount, PositiveFloat, PositiveInt, Timing, TimingNsOrClocks
 from archsim.kernels.timing import (
@@ -41,7 +41,9 @@ __all__ = [
 ]
 
 FS_PER_SECOND = 10**15
-
+LONGEST_COMMAND = 1024
+LONGEST_TICKS = 1 << 32
+"""The longest time that the kernel's tables hold: it counts a transfer's ticks to 32 times as many."""
 
 _REFRESH_MODES = {
     RefreshPolicy.ALL_BANK: RefreshMode.ALL_BANK,
@@ -112,6 +114,8 @@ class CommandSlots(Spec):
                     f"{name} = {getattr(self, name)} is not a whole number of command edges",
                     expected=f"a multiple of 1/{self.edges_per_clock} clock",
                 )
+            if getattr(self, name) > LONGEST_COMMAND:
+                raise UserError(f"{name} = {getattr(self, name):g} is too large", expected=f"at most {LONGEST_COMMAND}")
         return self
 
     def ticks(self, clocks: float) -> int:
@@ -174,6 +178,8 @@ class DramStandard(Spec):
     `stack_capacity` is what the data sheet says; it is checked against the organisation. Without `energy`, times are
     simulated and energies are not.
     """
+
+    kind_in_words: ClassVar[str] = "a DRAM"
 
     kind: Literal["memory"] = "memory"
     name: str
@@ -242,7 +248,7 @@ class DramStandard(Spec):
         answers_from_queue = controller.write_forwarding or controller.write_coalescing
 
         def to_ticks(time: Timing) -> int:
-            return time.to_clocks(self.clock_fs) * edges
+            return _counted(time.to_clocks(self.clock_fs) * edges)
 
         return DramTiming(
             ticks_per_ck=edges,
@@ -258,8 +264,8 @@ class DramStandard(Spec):
             refresh_mode=int(_REFRESH_MODES[controller.refresh]),
             refresh_stagger=to_ticks(controller.refresh_stagger),
             refresh_order=int(_REFRESH_ORDERS[controller.refresh_order]),
-            refresh_postpone=controller.refresh_postpone * ticks["tREFI"],
-            refresh_pull_in=controller.refresh_pull_in * ticks["tREFI"],
+            refresh_postpone=_counted(controller.refresh_postpone * ticks["tREFI"]),
+            refresh_pull_in=_counted(controller.refresh_pull_in * ticks["tREFI"]),
             refresh_idle=to_ticks(controller.refresh_idle),
             shared_command_bus=int(self.commands.shared_bus),
             scheduler=int(SchedulerMode.FCFS if controller.scheduler is Scheduler.FCFS else SchedulerMode.FR_FCFS),
@@ -296,7 +302,7 @@ class DramStandard(Spec):
         if controller.page_policy is PagePolicy.OPEN:
             return -1
         timeout = controller.page_timeout or ZERO
-        return timeout.to_clocks(self.clock_fs) * self.commands.edges_per_clock
+        return _counted(timeout.to_clocks(self.clock_fs) * self.commands.edges_per_clock)
 
     def _check_timings_for(self, controller: ControllerSpec) -> None:
         """Raises UserError if the controller wants what the standard has no timings for."""
@@ -325,31 +331,33 @@ class DramStandard(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> "DramStandard":
+        if self.tick_fs < 1:
+            most = FS_PER_SECOND * self.transfers_per_clock // self.commands.edges_per_clock
+            raise UserError(
+                f"at data_rate a command edge takes {float(self.tick_fs):.3g} fs, the least is 1 fs",
+                expected=f"a data_rate of at most {most / 10**9:g} Gb/s",
+            )
         problems = [*self._geometry_problems(), *self._timing_problems()]
         if problems:
-            raise UserError("; ".join(problems))
+            raise SpecError(problems)
         return self
 
-    def _geometry_problems(self) -> Sequence[str]:
+    def _geometry_problems(self) -> Sequence[Problem]:
         organisation = self.organisation
         problems = []
         transfers = Fraction(organisation.burst_bytes * 8, self.pins_per_pseudo_channel)
         burst_clocks = transfers / self.transfers_per_clock
         if burst_clocks != self.clocks("tBL"):
-            problems.append(
-                f"a burst of {organisation.burst_bytes} B over {self.pins_per_pseudo_channel} pins takes "
-                f"{burst_clocks} clocks, but tBL = {self.clocks('tBL')}"
-            )
+            takes = f"a burst of {organisation.burst_bytes} B over {self.pins_per_pseudo_channel} pins takes"
+            problems.append(_at("timings.tBL", f"{takes} {burst_clocks} clocks, but tBL = {self.clocks('tBL')}"))
         capacity = self.channel_bytes * self.channels_per_stack
         if capacity != self.stack_capacity:
-            problems.append(
-                f"stack_capacity is {self.stack_capacity} B, but {self.channels_per_stack} channels of "
-                f"{self.channel_bytes} B hold {capacity} B"
-            )
+            hold = f"{self.channels_per_stack} channels of {self.channel_bytes} B hold {capacity} B"
+            problems.append(_at("stack_capacity", f"stack_capacity is {self.stack_capacity} B, but {hold}"))
         from archsim.kernels.channel import MAX_BANKS, MAX_PCS, MAX_STACK_IDS
 
         problems += [
-            f"{found} {what}, at most {most} are supported"
+            _at("organisation", f"{found} {what}, at most {most} are supported")
             for what, found, most in (
                 ("pseudo-channels per channel", organisation.pseudo_channels, MAX_PCS),
                 ("stack IDs", organisation.stack_ids, MAX_STACK_IDS),
@@ -359,7 +367,7 @@ class DramStandard(Spec):
         ]
         return problems
 
-    def _timing_problems(self) -> Sequence[str]:
+    def _timing_problems(self) -> Sequence[Problem]:
         value = {name: self.clocks(name) for name in Timings.model_fields if name.startswith("t")}
         banks = self.organisation.banks
         # tRC is tRAS + tRP before rounding; each of the two may have been rounded up by up to a clock.
@@ -379,10 +387,30 @@ class DramStandard(Spec):
             ("tREFIsb", value["tREFIsb"], "tRFCsb + 1", value["tRFCsb"] + 1),
         ]
         problems = [
-            f"{name} = {found} clocks is less than {bound_name} = {bound} clocks"
+            _at_timing(name, f"{name} = {found} clocks is less than {bound_name} = {bound} clocks")
             for name, found, bound_name, bound in at_least
             if found < bound
         ]
         may_be_zero = {"tPPD", "tWTRS", "tWTRL", "tCCDR", "tRTP", "tCCDLW", "tRFCsb", "tCKE", "tXP"}
-        problems += [f"{name} is zero" for name, found in value.items() if found == 0 and name not in may_be_zero]
+        most = LONGEST_TICKS // self.commands.edges_per_clock
+        long = {name: found for name, found in value.items() if found > most}
+        problems += [_at_timing(name, f"{name} = {found} clocks is more than {most}") for name, found in long.items()]
+        zero = [name for name, found in value.items() if found == 0 and name not in may_be_zero]
+        problems += [_at_timing(name, f"{name} is zero") for name in zero]
         return problems
+
+
+def _at(path: str, message: str) -> Problem:
+    return Problem(None, None, path, message)
+
+
+def _at_timing(name: str, message: str) -> Problem:
+    """Of "tREFIpb x banks" at tREFIpb."""
+    return _at(f"timings.{name.split()[0]}", message)
+
+
+def _counted(ticks: int) -> int:
+    """The ticks of a controller's timing. Raises UserError if the kernel can't count them."""
+    if ticks > LONGEST_TICKS:
+        raise UserError(f"a time of the controller is {ticks} command edges", expected=f"at most {LONGEST_TICKS}")
+    return ticks

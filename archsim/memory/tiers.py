@@ -23,7 +23,7 @@ from archsim.config.schema import Spec
 from archsim.config.units import (
     BitsPerSecond,
     ByteCount,
-    Fraction01,
+    FractionFromZero,
     PicojoulePerBit,
     PositiveInt,
     TimeFs,
@@ -206,7 +206,7 @@ class PlacementRule(Spec):
     tensors: Placeable
     tier: str
     layers: Annotated[tuple[int, int] | None, Field(description="the first and the last layer")] = None
-    share: Fraction01 | None = None
+    share: FractionFromZero | None = None
     older_than_tokens: PositiveInt | None = None
 
     @model_validator(mode="after")

@@ -172,6 +172,8 @@ class ParetoFront:
     constraints: tuple[Constraint, ...]
     on_front: NDArray[np.bool_]
     considered: NDArray[np.bool_]
+    infeasible: NDArray[np.bool_] | None = None
+    """Of a search: trials that broke its constraints, which take no part; unless all did."""
 
     @property
     def front(self) -> SweepFrame:
@@ -199,11 +201,16 @@ class ParetoFront:
         """ "7 of 24 points, 3 outside of decode.power <= 500 W, 1 without a result"."""
         finished = np.asarray(self.frame["status"] == Status.OK, dtype=bool)
         parts = [f"{int(self.on_front.sum())} of {int(self.considered.sum())} points are on the front"]
+        if self.infeasible is not None:
+            count = int((finished & self.infeasible).sum())
+            left_out = not (self.infeasible & self.considered).any()
+            parts += [f"{count} break the constraints of the search" + ("" if left_out else ": no trial is feasible")]
+            finished = finished & ~self.infeasible
         if self.constraints and (outside := int((finished & ~self.considered).sum())):
             parts.append(f"{outside} left out by {', '.join(constraint.text for constraint in self.constraints)}")
         elif outside := int((finished & ~self.considered).sum()):
             parts.append(f"{outside} have no value of an objective")
-        if missing := int((~finished).sum()):
+        if missing := int((self.frame["status"] != Status.OK).sum()):
             parts.append(f"{missing} failed")
         return "; ".join(parts)
 
@@ -216,6 +223,7 @@ class ParetoFront:
             "constraints": [constraint.text for constraint in self.constraints],
             "points": len(self.frame),
             "considered": int(self.considered.sum()),
+            "infeasible": int(self.infeasible.sum()) if self.infeasible is not None else 0,
             "units": {name: unit for name, unit in self.frame.units.items() if name in columns},
             "front": [_plain_row(row) for row in front[columns].astype(object).to_dict("records")],
         }
@@ -256,7 +264,8 @@ def _plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
 def pareto_front(frame: SweepFrame, objectives: Sequence[str], constraints: Sequence[str] = ()) -> ParetoFront:
     """The front of a sweep's table; `SweepFrame.pareto` says what may be asked for.
 
-    Points that failed, that lack a value of an objective, or that break a constraint take no part.
+    Points that failed, that lack a value of an objective, or that break a constraint take no part; neither do trials
+    of a search that broke its constraints, unless all did.
     """
     if isinstance(objectives, str) or not objectives:
         raise UserError(
@@ -270,6 +279,9 @@ def pareto_front(frame: SweepFrame, objectives: Sequence[str], constraints: Sequ
     considered &= frame[[aim.column for aim in aims]].notna().to_numpy().all(axis=1)
     if not considered.any():
         raise UserError("no point of the sweep has a value of every objective")
+    infeasible = _infeasible(frame)
+    if infeasible is not None and (considered & ~infeasible).any():
+        considered &= ~infeasible
     for limit in limits:
         considered &= limit.holds(frame)
     if not considered.any():
@@ -277,4 +289,12 @@ def pareto_front(frame: SweepFrame, objectives: Sequence[str], constraints: Sequ
     signs = np.array([1.0 if aim.better == LOWER else -1.0 for aim in aims])
     values = frame[[aim.column for aim in aims]].to_numpy(dtype=np.float64) * signs
     values[~considered] = np.nan
-    return ParetoFront(frame, aims, limits, non_dominated(values), considered)
+    return ParetoFront(frame, aims, limits, non_dominated(values), considered, infeasible)
+
+
+def _infeasible(frame: SweepFrame) -> NDArray[np.bool_] | None:
+    """The trials of a search that broke its constraints; None of a sweep, and where none did."""
+    if "feasible" not in frame.columns:
+        return None
+    broken = np.asarray(frame["feasible"].eq(False), dtype=bool)
+    return broken if broken.any() else None

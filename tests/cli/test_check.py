@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,7 +12,7 @@ from small_experiment import write_phases
 from typer.testing import CliRunner
 
 from archsim.cli import app
-from archsim.commands.check import Row, Verdict, against_baseline, against_expectations
+from archsim.commands.check import BASELINE, Row, Verdict, against_baseline, against_expectations
 from archsim.commands.check_report import cells
 from archsim.config.errors import UserError
 from archsim.expectations import Expectation
@@ -132,6 +133,15 @@ def test_a_folder_without_experiments_and_a_broken_baseline_are_explained(experi
     (experiment.parent / "baseline.json").write_text('{"metrics": 3}')
     code, said = check(experiment)
     assert code == 1 and "is not a baseline" in said
+    code, said = check(experiment, "--update")
+    assert code == 0 and "baseline.json written" in said
+    assert check(experiment)[0] == 0
+
+
+def test_two_numbers_that_differ_are_shown_with_the_digits_that_differ() -> None:
+    row = Row("decode.energy", Metric(0.62930, "J"), Metric(0.629325, "J"), Verdict.CHANGED, BASELINE)
+    assert cells(row)[1:3] == ("0.6293 J", "0.62933 J")
+    assert cells(replace(row, now=row.reference))[1:3] == ("629.3 mJ", "629.3 mJ")
 
 
 S, B = "s", "B"

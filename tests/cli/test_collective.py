@@ -80,6 +80,10 @@ def test_one_s_own_link(tmp_path: Path) -> None:
         ),
         (["nvlink4", "--devices", "1"], "a collective of 1 device (expected --devices with 2 or more)"),
         (["nvlink4", "--devices", "-3"], "a collective of -3 devices (expected"),
+        (
+            ["h200x8", "--devices", "16"],
+            "16 devices are wanted, 8 x NVIDIA H200 SXM, NVLink 4 has 8 (expected at most 8",
+        ),
         (["h200"], "has no link"),
         (["h100_2x8", "--devices", "4"], "has 16 devices, not 4"),
         (["h100_2x8", "--algorithm", "in_network"], "no switch of 2 x 8 H100"),

@@ -52,6 +52,11 @@ def test_the_settings_that_differ_are_named(found: RunDiff) -> None:
     assert found.settings == {"workload.batch": (4, 7), "workload.decode.context_tokens": (512, 900)}
 
 
+def test_an_override_of_a_number_with_a_source_is_one_setting(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    archsim.run(runs[0].parent / "experiment.yaml", {"system.device.memory.capacity": "140 GB"}, out=tmp_path / "c")
+    assert diff(runs[0], tmp_path / "c").settings == {"system.device.memory.capacity": ("141 GB", "140 GB")}
+
+
 def test_attention_over_a_longer_context_explains_its_time_by_the_memory(found: RunDiff) -> None:
     (attention,) = [c for c in found.operators if c.phase == "decode" and c.operator == "layers[*].attention"]
     assert attention.delta_fs == sum(attention.cause_fs.values()) > 0

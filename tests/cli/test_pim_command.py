@@ -59,7 +59,7 @@ def test_your_own_device_inherits(invoke: Any, tmp_path: Path) -> None:
         (("attacc_bank", "--attention", "1,10,128", "--tokens", "2"), "--tokens and --reads go with --gemv"),
         (("aim_gddr6", "--gemv", "64x64", "--kv-heads", "2"), "--kv-heads goes with --attention"),
         (("aim_gddr6", "--gemv", "64x64", "--set", "timings.tRAS='99 nCK'"), "tRAS = 99 nCK is longer than tRC"),
-        (("h200", "--gemv", "64x64"), "unknown key"),
+        (("h200", "--gemv", "64x64"), "is a system (expected a PIM device)"),
     ],
 )
 def test_mistakes_are_explained(invoke: Any, arguments: tuple[str, ...], message: str) -> None:

@@ -108,8 +108,34 @@ def test_a_shifted_command_is_found(invoke: Any, tmp_path: Path) -> None:
         frame.loc[row, "tick"] = frame.loc[row, "tick"] - 1
 
     result = invoke("check-timing", planted(log, shift), *MEMORY)
-    assert result.code == 2
+    assert result.code == 1
     assert f"row {row}: channel 1: rising edge: RD" in result.err
+    assert "1  rising edge\n" in result.err
+
+
+def test_violations_are_counted_by_rule_and_not_listed_by_the_hundred(invoke: Any, tmp_path: Path) -> None:
+    trace, log = write_binary(tmp_path / "trace.bin"), tmp_path / "log.parquet"
+    invoke("replay", trace, *MEMORY, "--channels", 2, "--commands", log)
+
+    def shift(frame: pd.DataFrame) -> None:
+        reads = frame["command"] == "RD"
+        frame.loc[reads, "row"] = (frame.loc[reads, "row"] + 1) % 16384
+
+    file = planted(log, shift)
+    result, as_json = invoke("check-timing", file, *MEMORY), invoke("check-timing", file, *MEMORY, "--json")
+    reads = int((pd.read_parquet(file)["command"] == "RD").sum())
+    assert (result.code, as_json.code) == (1, 1)
+    assert as_json.json["by_rule"]["open row"] == reads
+    assert result.err.count("open row: RD") == 20
+    assert f"{reads:,}  open row\n" in result.err
+
+
+def test_a_log_of_another_memory_says_what_does_not_fit(invoke: Any, tmp_path: Path) -> None:
+    trace, log = write_binary(tmp_path / "trace.bin"), tmp_path / "log.parquet"
+    invoke("replay", trace, *MEMORY, "--channels", 2, "--commands", log)
+    result = invoke("check-timing", log, "--memory", "hbm2_8gb_4hi", "--channels", 2)
+    assert result.code == 2
+    assert re.search(r"not a command of this channel: ACT at tick \d+, .* of \d", result.err), result.err
 
 
 def test_a_command_of_another_row_is_found(invoke: Any, tmp_path: Path) -> None:

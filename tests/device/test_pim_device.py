@@ -230,6 +230,29 @@ def test_a_rule_about_an_unknown_command_names_the_nearest(tmp_path: Path) -> No
         load_spec(file, PimSpec)
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("aim_gddr6", "timings.tRCDMACC='56 nCK'", "timings.tRCDMACC: .* uses 'tRCDMACC' .*did you mean 'tRCDMAC'"),
+        ("aim_gddr6", "timings.banana='1 us'", "timings.banana: no rule and no latency of AiM"),
+        ("aim_gddr6", "timings.tFAW='99 nCK'", "timings.tFAW: "),  # none of its commands counts activations
+        ("attacc_bank", "power_cap.timings.tCCDSB='6 nCK'", "power_cap.timings.tCCDSB: no rule"),
+    ],
+)
+def test_a_timing_that_changes_nothing_is_refused(name: str, change: str, told: str) -> None:
+    with pytest.raises(SpecError, match=told):
+        load(name, change)
+
+
+def test_a_preset_may_add_a_timing_for_a_rule_or_for_the_activation_window(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "base: cent_gddr6\ntimings: {tMINE: {value: 7 nCK, source: test}, tFAW: {value: 50 nCK, source: test}}\n"
+        "commands: {AF: {latency: tMINE}}\n"
+    )
+    assert load_spec(file, PimSpec).spec.clocks("tMINE") == 7
+
+
 def test_work_that_does_not_fit_is_refused() -> None:
     aim, attacc = PimDevice(load("aim_gddr6")), PimDevice(load("attacc_bank"))
     with pytest.raises(UserError, match=r"takes 32768 rows of each bank, a bank has 16384"):

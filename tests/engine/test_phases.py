@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import simpy
 from small_experiment import write_phases
@@ -17,7 +19,7 @@ from archsim.engine.machine import Machine
 from archsim.engine.memory_port import MemoryPort
 from archsim.engine.phases import PhaseOutcome, Setup, kv_storage, new_machine, reserve_kv, run_phase
 from archsim.experiment import LoadedExperiment, PhasesWorkload, load_experiment
-from archsim.memory.device import Range, Transfer
+from archsim.memory.device import HbmDevice, Range, Transfer
 from archsim.records import CAUSES, OperatorKind, OperatorRecord, OperatorTrace, TensorClass
 from archsim.results import RunResult
 from archsim.system import load_system
@@ -360,3 +362,64 @@ def test_the_watchdog_hears_of_a_stuck_chain(experiment: Path, monkeypatch: pyte
     (trace, tokens), _ = traces_of(loaded)
     with pytest.raises(RuntimeError, match=r"GPU\[0\]\.HBM makes no progress"):
         run_phase(setup_of(loaded), trace, tokens, None)
+
+
+# ---------------------------------------------------------------- what is long
+
+
+@pytest.mark.parametrize(
+    ("what", "ticks"), [("archsim.engine.chain.CHAIN_TICKS", 50_000), ("archsim.memory.device.HORIZON_TICKS", 60_000)]
+)
+def test_a_trace_longer_than_the_kernel_counts_goes_on_in_another_chain(
+    experiment: Path, monkeypatch: pytest.MonkeyPatch, what: str, ticks: int
+) -> None:
+    """Cut by bounds before it runs, or where the horizon came: the numbers stay."""
+    outcomes, chains = [], []
+    run_program = HbmDevice.run_program
+
+    def counted(self: HbmDevice, operators: np.ndarray, *others: Any) -> np.ndarray:
+        chains.append(len(operators))
+        return run_program(self, operators, *others)
+
+    monkeypatch.setattr(HbmDevice, "run_program", counted)
+    for cut in (False, True):
+        loaded = load_experiment(experiment)
+        trace = lower_decode(loaded.model, loaded.spec.workload.precision, 1, (512,) * 4)
+        machine = Machine(loaded.system.spec, 1)
+        assert machine.memory.loaded_read_fs  # measured with a horizon of its own
+        if cut:
+            monkeypatch.setattr(what, ticks)
+            monkeypatch.setattr("archsim.memory.device.REBASE_TICKS", 1)
+        outcomes.append(machine.run(trace))
+    assert outcomes[0] == outcomes[1]
+    assert len(chains) > 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (["system=h200x8", "workload.tensor_parallel=2", "system.link.latency=100 s"], "takes longer than 22 s"),
+        (
+            ["system=h200x8", "workload.tensor_parallel=2", "system.link.latency=1e6 s"],
+            "counted in femtoseconds, to 9223 s",
+        ),
+        (["system.device.memory.technology.data_rate=1e30 Gb/s"], r"expected a data_rate of at most 2e\+06 Gb/s"),
+        (["system.device.memory.technology.timings.tREFI=1e9 s"], "tREFI = [0-9]* clocks is more than 2147483648"),
+        (["system.device.memory.controller.starve_after=1e9 s"], "expected at most 4294967296"),
+        (["system.device.memory.technology.commands.activate_clocks=1e25"], "activate_clocks = 1e[+]25 is too large"),
+    ],
+)
+def test_times_that_can_not_be_counted_are_refused(experiment: Path, changes: list[str], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        archsim.run(experiment, changes, out=experiment.parent / "never")
+    assert not (experiment.parent / "never").exists()
+
+
+def test_a_window_without_bounds_is_one_that_holds_everything(simulate: Callable[..., RunResult]) -> None:
+    found = [simulate(f"system.device.stream_window={size}") for size in ("1e30 MB", "1 TB")]
+    assert found[0].metrics["decode.latency"] == found[1].metrics["decode.latency"]
+
+
+def test_a_link_of_a_second_is_simulated(simulate: Callable[..., RunResult]) -> None:
+    result = simulate("system=h200x8", "workload.tensor_parallel=2", "system.link.latency=1 s", "workload.prefill=null")
+    assert 5 < result.metrics["decode.latency"].value < 60  # five collectives, each over the link at least once

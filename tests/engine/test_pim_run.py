@@ -20,13 +20,14 @@ from archsim.engine.machine import Machine
 from archsim.engine.phases import kv_storage
 from archsim.engine.pim import PimPart, PimUnit
 from archsim.engine.pim_overlap import PimOverlap
-from archsim.experiment import load_experiment
+from archsim.experiment import experiment_file, load_experiment
 from archsim.memory.pim_device import PimDevice, PimResult
 from archsim.memory.pim_memory import PimMemorySpec
 from archsim.records import Access, GemmShape, Operator, OperatorKind, OperatorTrace, PimCounts, TensorClass
 from archsim.report.series import job_of
 from archsim.results import RunResult
 from archsim.run import simulate
+from archsim.standing import facts_of
 from archsim.workload.operators import lower_decode, lower_prefill
 from archsim.workload.sub_batches import halves, interleaved
 
@@ -430,8 +431,8 @@ def test_a_bad_spec_is_refused(change: dict[str, object], message: str, experime
     [
         (pim("hbm_pim", "attention"), "has no attention"),
         (pim(capacity="1 MiB"), "PIM memory needs .* 1 MiB there"),
-        (pim() | {"workload.precision.kv": "fp8"}, "KV cache have 8 bits .* multiply 16"),
-        (pim("aim_gddr6", "intensity") | {"workload.precision.weights": "fp8"}, "weights have 8 bits"),
+        (pim() | {"workload.precision.kv": "fp8"}, "8 bits an element of the KV cache, .* multiply 16"),
+        (pim("aim_gddr6", "intensity") | {"workload.precision.weights": "fp8"}, "8 bits an element of the weights"),
         (pim(offload={"policy": "intensity", "most_op_per_byte": 0.5}), "its KV cache lies in PIM memory"),
         (pim() | {"workload.kv_block_tokens": 16}, "no kv_block_tokens"),
     ],
@@ -497,3 +498,15 @@ def test_a_prompt_is_the_devices(experiment: Path) -> None:
     records = machine.run(trace)
     attention = [record for record in records if record.kind is OperatorKind.PREFILL_ATTENTION]
     assert attention and all(record.counts.pim is None for record in attention)
+
+
+@pytest.mark.parametrize(("devices", "said"), [(8, True), (4, False)])
+def test_an_overlap_of_heads_that_changes_nothing_says_so(devices: int, said: bool) -> None:
+    changes = {
+        "workload.model": "llama-3-8b",
+        "workload.tensor_parallel": devices,
+        "system.device.pim.overlap.heads": True,
+    }
+    facts = facts_of(load_experiment(experiment_file("attacc_gpt3_bank"), changes))
+    assert "overlap of heads" in facts["offloaded to PIM"]
+    assert ("without effect" in facts["offloaded to PIM"]) is said

@@ -295,6 +295,15 @@ def test_a_tier_as_fast_and_a_rule_for_everything(experiment: Path, tmp_path: Pa
     assert value(run, "decode.latency") >= value(run, "decode.tier.hbf.bytes") * 0.9 / ceiling
 
 
+def test_a_share_of_nothing_is_no_rule(experiment: Path, tmp_path: Path) -> None:
+    """A sweep over shares may begin at zero."""
+    none = [{"tensors": name, "share": 0, "tier": "hbf"} for name in ("weights", "kv")]
+    runs = [
+        archsim.run(experiment, changes(rules=rules), out=tmp_path / name) for name, rules in (("a", none), ("b", []))
+    ]
+    assert runs[0].metrics == runs[1].metrics
+
+
 def test_requests_are_served_from_tiers(tmp_path: Path) -> None:
     rules = [{"tensors": "kv", "share": 0.5, "tier": "hbf"}, {"tensors": "weights", "tier": "hbf"}]
     run = archsim.run(write_requests(tmp_path), changes(rules=rules) | {"workload.limit": 4}, out=tmp_path / "run")
@@ -352,6 +361,8 @@ def test_a_tensor_without_a_tier_is_named(experiment: Path) -> None:
         ({"tensors": "weights", "tier": "hbff"}, "did you mean 'hbf'"),
         ({"tensors": "wieghts", "tier": "hbf"}, "did you mean 'weights'"),
         ({"tensors": "weights", "tier": "hbf", "layers": [4, 1]}, "first at most last"),
+        ({"tensors": "weights", "tier": "hbf", "layers": [1, 2]}, "the model has 2 layers .*from 0 to 1"),
+        ({"tensors": "weights", "tier": "hbf", "share": -0.1}, "a fraction from 0 to 1"),
         ({"tensors": "weights", "tier": "hbf", "older_than_tokens": 5}, "tensors: kv only"),
         ({"tensors": "kv", "tier": "hbf", "older_than_tokens": 5, "share": 0.5}, "older_than_tokens or share"),
     ],

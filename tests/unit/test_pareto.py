@@ -160,6 +160,20 @@ def test_it_says_who_took_no_part() -> None:
     assert "2.000 s" in front._repr_html_() and "fast" in front._repr_html_()
 
 
+def test_trials_of_a_search_that_broke_its_constraints_take_no_part_unless_all_did() -> None:
+    trials = sweep()
+    trials["feasible"] = [True, True, True, False, None, True]
+    front = trials.pareto(TIME_ENERGY)
+    assert list(front.front["point"]) == ["c", "b", "a"]  # d, which beats c, broke a constraint
+    said = front.in_words()
+    assert said.startswith("3 of 3 points are on the front; 1 break the constraints of the search; 1 have no value")
+    assert front.as_dict()["infeasible"] == 1
+    trials["feasible"] = [False, False, False, False, None, False]
+    front = trials.pareto(TIME_ENERGY)
+    assert list(front.front["point"]) == ["d", "b", "a"]
+    assert "no trial is feasible" in front.in_words()
+
+
 def test_a_part_of_a_frame_is_a_sweep_too() -> None:
     whole = sweep()
     assert list(whole[whole["memory"] == "slow"].pareto(TIME_ENERGY).front["point"]) == ["b", "a"]
