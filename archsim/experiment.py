@@ -8,11 +8,8 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
-
-from pydantic import Field, model_validator
+from typing import TypeVar
 
 from archsim.config.errors import Problem, SpecError, UserError, listed, nearest_name
 from archsim.config.inheritance import OVERRIDE, TreeReader, apply_overrides
@@ -25,136 +22,18 @@ from archsim.config.loading import (
     resolve_preset,
     sources_below,
 )
-from archsim.config.schema import Spec, unwrap_sourced
-from archsim.config.units import PositiveInt
+from archsim.config.schema import unwrap_sourced
 from archsim.config.yamltree import Node, plain
-from archsim.expectations import Expectation
+from archsim.experiment_spec import ExperimentSpec, RequestsWorkload
+from archsim.misfits import misfits
 from archsim.system import SystemSpec
-from archsim.workload.context_parallel import check_context_parallel
-from archsim.workload.precision import Precision
 from archsim.workload.requests import Request, read_requests
 from archsim.workload.shapes import ModelShape, load_model
-from archsim.workload.shared_prefix import NO_PREFIX, PrefixAttention, SharedPrefix, SharedPrefixSpec
-from archsim.workload.weights import check_tensor_parallel
 
 EXPERIMENT_FILE = "experiment.yaml"
 
 Overrides = Mapping[str, object] | Sequence[str]
 Found = TypeVar("Found")
-
-
-class Fidelity(StrEnum):
-    """How closely operators are simulated: every memory command, or only the bound that no machine can beat."""
-
-    CYCLE = "cycle"
-    ROOFLINE = "roofline"
-
-
-class BatchingPolicy(StrEnum):
-    """Which waiting work an iteration takes up first."""
-
-    PREFILL_FIRST = "prefill_first"  # whole prompts of waiting requests as far as they fit, else a decode step of all
-
-
-class BatchingSpec(Spec):
-    """Iteration-level continuous batching. The defaults are those of vLLM's server on an H100 or H200
-    (vllm/engine/arg_utils.py, v0.8: max_num_seqs, max_num_batched_tokens)."""
-
-    max_batch: Annotated[PositiveInt, Field(description="requests that run at the same time")] = 256
-    max_prefill_tokens: Annotated[
-        PositiveInt, Field(description="prompt tokens of one iteration; a longer prompt has one to itself")
-    ] = 8192
-    policy: Annotated[BatchingPolicy, Field(description="what an iteration takes up first")] = (
-        BatchingPolicy.PREFILL_FIRST
-    )
-
-
-class PrefillSpec(Spec):
-    """One pass over `batch` prompts of `prompt_tokens` each, nothing cached before but a shared prefix."""
-
-    prompt_tokens: PositiveInt
-    batch: PositiveInt = 1
-
-
-class DecodeSpec(Spec):
-    """One token for each sequence of the workload's batch, with `context_tokens` cached in each."""
-
-    context_tokens: PositiveInt
-    context_parallel: Annotated[
-        PositiveInt, Field(description="devices with copies of the same KV heads that deal the cache out by tokens")
-    ] = 1
-
-
-class _Workload(Spec):
-    model: Annotated[str, Field(description="a shipped model, or the path of a Hugging Face config.json")]
-    precision: Precision = Precision()
-    tensor_parallel: Annotated[PositiveInt, Field(description="devices that share every operator")] = 1
-    shared_prefix: SharedPrefixSpec | None = None
-
-    @property
-    def prefix(self) -> SharedPrefix:
-        """The shared prefix as lowering takes it."""
-        return NO_PREFIX if self.shared_prefix is None else self.shared_prefix.lowered
-
-
-class PhasesWorkload(_Workload):
-    """Prefill and decode, each looked at by itself: one forward pass of each."""
-
-    kind: Literal["phases"]
-    batch: Annotated[PositiveInt, Field(description="sequences that decode together")] = 1
-    prefill: PrefillSpec | None = None
-    decode: DecodeSpec | None = None
-    kv_block_tokens: Annotated[
-        PositiveInt | None,
-        Field(description="tokens per block of a paged KV cache, blocks in random order; contiguous by default"),
-    ] = None
-
-    @model_validator(mode="after")
-    def _has_a_phase(self) -> "PhasesWorkload":
-        if self.prefill is None and self.decode is None:
-            raise UserError("there is nothing to run", expected="prefill, decode or both")
-        return self
-
-
-class RequestsWorkload(_Workload):
-    """Requests of a trace, served with continuous batching."""
-
-    kind: Literal["requests"]
-    trace: Annotated[
-        str | tuple[str, ...],
-        Field(description="a CSV file of requests, or several of which the first that exists is taken"),
-    ]
-    limit: Annotated[PositiveInt | None, Field(description="so many requests from the start; all by default")] = None
-    batching: BatchingSpec = BatchingSpec()
-
-
-WorkloadSpec = Annotated[PhasesWorkload | RequestsWorkload, Field(discriminator="kind")]
-
-
-class ExperimentSpec(Spec):
-    """A system and a workload. The system is the name or path of a preset, or a mapping with a `base:` and changes."""
-
-    kind_in_words: ClassVar[str] = "an experiment"
-
-    kind: Literal["experiment"]
-    name: str
-    description: str = ""
-    system: SystemSpec
-    workload: WorkloadSpec
-    fidelity: Fidelity = Fidelity.CYCLE
-    seed: Annotated[int, Field(ge=0)] = 0
-    sweep: Annotated[
-        dict[str, Any] | None, Field(description="what `archsim sweep` varies; a single run takes no notice of it")
-    ] = None
-    search: Annotated[
-        dict[str, Any] | None, Field(description="what `archsim search` looks for; a single run takes no notice of it")
-    ] = None
-    no_shortcuts: Annotated[
-        bool, Field(description="simulate every command although an exact shortcut is known; slower, same numbers")
-    ] = False
-    expect: Annotated[
-        tuple[Expectation, ...], Field(description="what metrics should be, by papers or measurements: `archsim check`")
-    ] = ()
 
 
 @dataclass(frozen=True)
@@ -199,7 +78,7 @@ def load_experiment(experiment: str | Path, overrides: Overrides = (), search: S
     written = _Written(_collected([], lambda: _as_written(file, overrides, search)), file.parent)
     model, trace = written.model(problems), written.trace(problems)
     if loaded is not None and model is not None:
-        problems += _misfits(loaded, model)
+        problems += misfits(loaded, model)
     if problems or loaded is None or model is None:
         _refuse_an_exploration(file)
         raise SpecError(list(dict.fromkeys(problems)))
@@ -224,7 +103,7 @@ def with_workload_numbers(base: LoadedExperiment, changes: Mapping[str, object])
         sources=others | sources_below(node, "workload"),
         tree=tree,
     )
-    if problems := _misfits(loaded, base.model):
+    if problems := misfits(loaded, base.model):
         raise SpecError(problems)
     return replace(base, spec=loaded.spec, loaded=loaded)
 
@@ -385,59 +264,3 @@ def _names_a_file(name: str) -> bool:
 
 def _problem(node: Node, path: str, error: UserError) -> Problem:
     return Problem(node.file, node.line, path, error.message, error.expected, error.nearest)
-
-
-def _misfits(loaded: LoadedSpec[ExperimentSpec], model: ModelShape) -> list[Problem]:
-    """Where model, workload and system contradict each other."""
-    workload, devices = loaded.spec.workload, loaded.spec.system.devices
-    path = "workload.tensor_parallel"
-    problems = []
-    try:
-        check_tensor_parallel(model, workload.tensor_parallel)
-    except UserError as error:
-        problems.append(loaded.problem(path, error.message, error.expected, error.nearest))
-    problems += _cache_misfits(loaded, model)
-    if workload.tensor_parallel > devices:
-        message = f"{workload.tensor_parallel} devices are wanted, the system has {devices}"
-        problems.append(loaded.problem(path, message, f"at most {devices}"))
-    return problems + _layers_beyond(loaded, model)
-
-
-def _cache_misfits(loaded: LoadedSpec[ExperimentSpec], model: ModelShape) -> list[Problem]:
-    """Why a shared prefix, or a cache that devices deal out, can't be laid out on these devices."""
-    workload, has_pim = loaded.spec.workload, loaded.spec.system.device.pim is not None
-    prefix = workload.shared_prefix
-    paged = isinstance(workload, PhasesWorkload) and workload.kv_block_tokens is not None
-    decode = workload.decode if isinstance(workload, PhasesWorkload) else None
-    problems = []
-    if prefix is not None and prefix.attention is PrefixAttention.PER_SEQUENCE and has_pim:
-        message = "PIM lays out a cache of its own for each sequence, so it can't attend to a shared prefix"
-        expected = "cascade, whose prefix attention is the device's"
-        problems.append(loaded.problem("workload.shared_prefix.attention", message, expected))
-    if prefix is not None and paged:
-        message = "a shared prefix in a paged cache is not there yet"
-        problems.append(loaded.problem("workload.shared_prefix", message, "shared_prefix or kv_block_tokens"))
-    if decode is not None and decode.context_parallel > 1:
-        path = "workload.decode.context_parallel"
-        try:
-            check_context_parallel(model, workload.tensor_parallel, decode.context_parallel)
-        except UserError as error:
-            problems.append(loaded.problem(path, error.message, error.expected, error.nearest))
-        if has_pim or paged:
-            message = f"devices can't deal out {'a paged cache' if paged else 'the cache that PIM attends to'} yet"
-            problems.append(loaded.problem(path, message, "context_parallel: 1"))
-    return problems
-
-
-def _layers_beyond(loaded: LoadedSpec[ExperimentSpec], model: ModelShape) -> list[Problem]:
-    """Placement rules for layers that the model does not have."""
-    rules = loaded.spec.system.device.placement.rules
-    return [
-        loaded.problem(
-            f"system.device.placement.rules[{index}].layers",
-            f"{list(rule.layers)}, the model has {model.layers} layers",
-            f"[first, last] from 0 to {model.layers - 1}",
-        )
-        for index, rule in enumerate(rules)
-        if rule.layers is not None and rule.layers[1] >= model.layers
-    ]

@@ -25,13 +25,8 @@ from archsim.engine.phases import (
     placed_bytes,
     run_phase,
 )
-from archsim.experiment import (
-    Fidelity,
-    LoadedExperiment,
-    PhasesWorkload,
-    RequestsWorkload,
-    load_experiment,
-)
+from archsim.experiment import LoadedExperiment, load_experiment
+from archsim.experiment_spec import Fidelity, PhasesWorkload, RequestsWorkload
 from archsim.fabric.collectives import collective
 from archsim.records import (
     Counts,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from archsim.config.units import format_quantity
-from archsim.experiment import Fidelity, LoadedExperiment, PhasesWorkload, RequestsWorkload
+from archsim.experiment import LoadedExperiment
+from archsim.experiment_spec import Fidelity, PhasesWorkload, RequestsWorkload
 from archsim.memory.dram_memory import HbmSpec
 from archsim.memory.sram_memory import SramMemorySpec
 from archsim.metrics import FS_PER_SECOND

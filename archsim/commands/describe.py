@@ -17,7 +17,8 @@ from archsim.config.loading import LoadedSpec, data_root, load_spec
 from archsim.config.schema import Spec, is_sourced
 from archsim.config.units import Dimension, format_quantity
 from archsim.config.yamltree import plain, read_yaml
-from archsim.experiment import BatchingPolicy, Fidelity, load_experiment, shipped_experiments
+from archsim.experiment import load_experiment, shipped_experiments
+from archsim.experiment_spec import BatchingPolicy, Fidelity
 from archsim.memory.flash import FlashStandard
 from archsim.memory.sram import SramSpec
 from archsim.memory.standard import ControllerSpec, DramStandard, PagePolicy, RefreshPolicy, RefreshTurn, Scheduler

@@ -12,7 +12,8 @@ from archsim.config.errors import Problem, SpecError, UserError, listed, nearest
 from archsim.config.inheritance import TreeReader
 from archsim.config.loading import load_spec
 from archsim.config.schema import Spec
-from archsim.experiment import ExperimentSpec, load_experiment
+from archsim.experiment import load_experiment
+from archsim.experiment_spec import ExperimentSpec
 from archsim.fabric.links import LinkSpec
 from archsim.fabric.noc_spec import NocSpec
 from archsim.fabric.wires import TopologySpec

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from archsim.config.errors import UserError
-from archsim.experiment import BatchingPolicy, BatchingSpec
+from archsim.experiment_spec import BatchingPolicy, BatchingSpec
 from archsim.records import RequestRecord
 from archsim.workload.requests import Request
 

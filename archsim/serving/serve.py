@@ -11,7 +11,7 @@ from archsim.config.units import format_bytes
 from archsim.energy import energy_pj, total_pj, within_limit
 from archsim.engine.machine import Machine
 from archsim.engine.phases import Setup, kv_storage, reserve_kv, reserve_prefix
-from archsim.experiment import BatchingSpec
+from archsim.experiment_spec import BatchingSpec
 from archsim.records import Counts, OperatorRecord, RequestRecord
 from archsim.serving.batching import Scheduler
 from archsim.system import SystemSpec

@@ -20,7 +20,7 @@ from typing import Any
 from archsim.config.dimensions import dimension_by_unit, si_value, split_quantity
 from archsim.config.errors import UserError, nearest_name
 from archsim.config.schema import Spec
-from archsim.experiment import ExperimentSpec
+from archsim.experiment_spec import ExperimentSpec
 from archsim.metrics import METRICS, Metric, definition_of
 from archsim.sweep.expressions import Expression
 from archsim.sweep.spec import DerivedSpec

@@ -18,7 +18,8 @@ from archsim.energy import COMPONENTS
 from archsim.engine.machine import Machine
 from archsim.engine.memory_port import MemoryPort
 from archsim.engine.phases import PhaseOutcome, Setup, kv_storage, new_machine, reserve_kv, run_phase
-from archsim.experiment import LoadedExperiment, PhasesWorkload, load_experiment
+from archsim.experiment import LoadedExperiment, load_experiment
+from archsim.experiment_spec import PhasesWorkload
 from archsim.memory.device import HbmDevice, Range, Transfer
 from archsim.records import CAUSES, OperatorKind, OperatorRecord, OperatorTrace, TensorClass
 from archsim.results import RunResult

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archsim.config.errors import UserError
-from archsim.experiment import BatchingPolicy, BatchingSpec
+from archsim.experiment_spec import BatchingPolicy, BatchingSpec
 from archsim.records import RequestRecord
 from archsim.serving.batching import POLICIES, Chunk, Iteration, Queues, Scheduler
 from archsim.workload.requests import Request

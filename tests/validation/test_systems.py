@@ -9,7 +9,8 @@ import pytest
 from archsim.compute.arithmetic import most_that_fits
 from archsim.config.errors import UserError
 from archsim.engine.phases import Setup, phase_machine
-from archsim.experiment import LoadedExperiment, PhasesWorkload, load_experiment
+from archsim.experiment import LoadedExperiment, load_experiment
+from archsim.experiment_spec import PhasesWorkload
 from archsim.memory.device import HbmDevice, Range, Transfer
 from archsim.memory.dram_memory import HbmSpec
 from archsim.memory.sram_memory import SramMemorySpec
