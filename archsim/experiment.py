@@ -74,7 +74,11 @@ def load_experiment(experiment: str | Path, overrides: Overrides = (), search: S
     """
     file = experiment_file(experiment)
     problems: list[Problem] = []
-    loaded = _collected(problems, lambda: _load(file, overrides, search))
+    try:
+        loaded = _collected(problems, lambda: _load(file, overrides, search))
+    except UserError:  # a file of another kind
+        _refuse_an_exploration(file)
+        raise
     written = _Written(_collected([], lambda: _as_written(file, overrides, search)), file.parent)
     model, trace = written.model(problems), written.trace(problems)
     if loaded is not None and model is not None:

@@ -49,7 +49,7 @@ def test_a_memory_of_its_kind_goes_where_a_memory_is_due(tmp_path: Path) -> None
     shipped, _ = command(*replay, "hbm3e_24gb_8hi", cwd=tmp_path)
     assert json.loads(out)["stats"] == json.loads(shipped)["stats"]
     _, err = command(*replay, "theirs.yaml", cwd=tmp_path, expect=2)
-    assert "theirs.yaml:1: kind: got 'link' (expected memory)" in err
+    assert "'theirs' is a link (expected a DRAM)" in err
     (tmp_path / "system.yaml").write_text("kind: system\nbase: h200\ndevice: {memory: {technology: mine.yaml}}\n")
     out, _ = command("describe", "system.yaml", "--json", cwd=tmp_path)
     assert json.loads(out)["facts"]["device.memory.technology.name"]["value"] == "Mine"

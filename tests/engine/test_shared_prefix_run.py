@@ -170,7 +170,7 @@ def test_a_prefix_that_does_not_fit_says_by_how_much(experiment: Path) -> None:
         ({"tensors": "kv", "older_than_tokens": CONTEXT + 1 + 1000}, PREFIX - 1000),
         ({"tensors": "kv", "older_than_tokens": 500}, PREFIX + BATCH * 13),
         ({"tensors": "kv", "older_than_tokens": CONTEXT + 1 + PREFIX}, 0),
-        ({"tensors": "weights", "layers": [5, 5]}, 0),
+        ({"tensors": "experts"}, 0),
     ],
     ids=str,
 )
