@@ -9,14 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from archsim.config.errors import UserError
+from archsim.config.quantities import FS_PER_PJ_AND_WATT
 from archsim.memory.pim_memory import PimMemorySpec
 from archsim.memory.tiers import TierSpec
 from archsim.records import Counts
 from archsim.system import EnergyTableSpec, PowerSpec
 from archsim.workload.precision import FORMATS
-
-FS_PER_PJ_AND_WATT = 1000
-"""One watt is one picojoule in this many femtoseconds."""
 
 COMPONENTS = (
     "hbm_activate",

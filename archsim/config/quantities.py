@@ -30,6 +30,8 @@ from archsim.config.errors import show
 
 FS_PER_SECOND = 10**15
 PJ_PER_JOULE = 10**12
+FS_PER_PJ_AND_WATT = FS_PER_SECOND // PJ_PER_JOULE
+"""One watt is one picojoule in this many femtoseconds."""
 
 _NUMBER_PATTERN = r"[+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
 
@@ -187,18 +189,20 @@ PositiveFloat = Annotated[
 ]
 """A plain number above zero, for what has no unit: 1.5."""
 
+
+def _share_schema(lower_bound: str) -> dict[str, Any]:
+    """A number or a percentage; `lower_bound` says whether 0 is one of them."""
+    percentage = {"type": "string", "pattern": f"^{_NUMBER_PATTERN} ?%$", "examples": ["87%"]}
+    return {"anyOf": [{"type": "number", lower_bound: 0, "maximum": 1}, percentage]}
+
+
 Fraction01 = Annotated[
     float,
     Parsed(
         _SHARE_EXPECTED,
         _fraction01,
         float,
-        {
-            "anyOf": [
-                {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
-                {"type": "string", "pattern": f"^{_NUMBER_PATTERN} ?%$", "examples": ["87%"]},
-            ]
-        },
+        _share_schema("exclusiveMinimum"),
     ),
 ]
 """A share: 0 < x <= 1, as 0.87 or "87%"."""
@@ -209,12 +213,7 @@ FractionFromZero = Annotated[
         _SHARE_FROM_ZERO_EXPECTED,
         _fraction_from_zero,
         float,
-        {
-            "anyOf": [
-                {"type": "number", "minimum": 0, "maximum": 1},
-                {"type": "string", "pattern": f"^{_NUMBER_PATTERN} ?%$", "examples": ["87%"]},
-            ]
-        },
+        _share_schema("minimum"),
     ),
 ]
 """A share that may be none: 0 <= x <= 1, as 0.87 or "87%"."""

@@ -164,7 +164,8 @@ class BookSimMeasurement:
 
     def _point(self, end: int, stability: Stability) -> LoadPoint:
         run, start = self._run, self._start
-        measured = self._measured(end) & (self._delivered >= 0)
+        begun = self._measured(end)
+        measured = begun & (self._delivered >= 0)
         delivered, entered = self._delivered[measured], run.times[measured, ENTERED]
         latency = delivered - self._sources.created[measured]
         flits_per_cycle_and_node = self._flits / ((end - start) * run.nodes)
@@ -175,7 +176,7 @@ class BookSimMeasurement:
             latency_cycles=mean_of(latency),
             network_latency_cycles=mean_of(delivered - entered),
             p99_latency_cycles=float(np.quantile(latency, 0.99)) if latency.size else 0.0,
-            offered_flits=int(self._measured(end).sum()) * flits_per_cycle_and_node,
+            offered_flits=int(begun.sum()) * flits_per_cycle_and_node,
             accepted_flits=arrived * flits_per_cycle_and_node,
             packets=len(latency),
             warm_up_cycles=start,

@@ -30,14 +30,11 @@ import numpy as np
 from pydantic import model_validator
 
 from archsim.config.errors import UserError
+from archsim.config.quantities import FS_PER_PJ_AND_WATT, FS_PER_SECOND
 from archsim.config.schema import Spec
 from archsim.config.units import ByteCount, FrequencyHz, PicojoulePerBit, PositiveInt, TimeFs, format_time_fs
 
 Cycles = TypeVar("Cycles", int, np.ndarray)
-
-FS_PER_SECOND = 10**15
-FS_PER_PJ_AND_WATT = 1000
-"""One watt is one picojoule in this many femtoseconds."""
 
 
 @dataclass(frozen=True, slots=True)
